@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coeval.mover.progress import ProgressStyle
+
+Url = Annotated[str, typer.Option("--repository", help="file:///path of the repository.", metavar="URL")]
+PasswordFile = Annotated[Path, typer.Option("--password-file", help="File with the repository's password.")]
+ResultFile = Annotated[Path | None, typer.Option("--result", help="Write the result there, too.")]
+ProgressOption = Annotated[ProgressStyle | None, typer.Option("--progress", help="How to show progress.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag key=value; may be repeated.")]
+Snapshot = Annotated[str, typer.Option("--snapshot", help="Snapshot id, or its beginning.")]
+Backup = Annotated[
+    str,
+    typer.Option("--snapshot", help="Snapshot id, or its beginning; `latest`: the newest finished backup."),
+]
+Snapshots = Annotated[list[str] | None, typer.Option("--snapshot", help="Snapshot id; may be repeated.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the volume.")]
+SourcePath = Annotated[Path, typer.Option("--source", help="Image file or block device to read.")]
+AsOf = Annotated[str | None, typer.Option("--as-of", help="The moment that the source shows (RFC 3339).")]
+Changed = Annotated[
+    Path | None, typer.Option("--changed", help='{"size": bytes, "ranges": [[offset, length], …]}')
+]

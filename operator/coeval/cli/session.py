@@ -1,0 +1,147 @@
+"""What every data command does around its work: open, lock, show progress, report, end with a code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import typer
+
+from coeval.mover.errors import Interrupted
+from coeval.mover.progress import Progress, ProgressStyle, shown
+from coeval.repository.errors import DataPlaneError, InvalidArgument, RepositoryNotFound
+from coeval.repository.lock import Lock
+from coeval.repository.repository import Repository
+from coeval.repository.store import Store, open_store
+
+RESULT_LIMIT = 4096
+"""Bytes the kubelet keeps of a termination message."""
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the repository is, and the file with its password."""
+
+    url: str
+    password_file: Path
+
+    def store(self) -> Store:
+        """Open the store. Raises InvalidArgument."""
+        return open_store(self.url)
+
+    def password(self) -> str:
+        """Read the password, without the white space around it, as restic does. Raises InvalidArgument."""
+        try:
+            password = self.password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise InvalidArgument(f"--password-file {self.password_file}: {reason}") from None
+        if not password:
+            raise InvalidArgument(f"--password-file {self.password_file} is empty")
+        return password
+
+    def open(self) -> Repository:
+        """Open the repository. Raises RepositoryNotFound, WrongPassword, RepositoryDamaged."""
+        try:
+            return Repository.open(self.store(), self.password())
+        except RepositoryNotFound as error:
+            raise RepositoryNotFound(f"--repository {self.url}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results and progress go."""
+
+    result: Path | None = None
+    progress: ProgressStyle | None = None
+
+    @property
+    def style(self) -> ProgressStyle:
+        """A bar for people, nothing where nobody watches, unless told."""
+        return self.progress or (ProgressStyle.BAR if sys.stderr.isatty() else ProgressStyle.NONE)
+
+
+def perform(output: Output, action: Callable[[], Result]) -> None:
+    """Run a command's work, report what came of it and leave with exit code 0, 1, 2 or 3."""
+    code = 0
+    try:
+        with _signals():
+            doc = action()
+    except DataPlaneError as error:
+        code, doc = error.exit_code, failure(error.reason, str(error))
+    except KeyboardInterrupt:
+        code, doc = 1, failure(Interrupted.reason, "interrupted from the keyboard; nothing was committed")
+    except Exception as error:
+        traceback.print_exc()
+        code, doc = 1, failure("Internal", f"{type(error).__name__}: {error}")
+    emit(doc, output.result)
+    if code:
+        raise typer.Exit(code)
+
+
+def with_repository(
+    access: Access,
+    output: Output,
+    label: str,
+    work: Callable[[Repository, Lock, Progress], Result],
+    *,
+    init: bool = False,
+    lock_needed: bool = True,
+) -> None:
+    """Run work under the repository's lock, showing progress."""
+
+    def action() -> Result:
+        repository = Repository.init(access.store(), access.password())[0] if init else access.open()
+        progress = Progress()
+        with repository.lock(needed=lock_needed) as lock, shown(progress, output.style, label):
+            return work(repository, lock, progress)
+
+    perform(output, action)
+
+
+def failure(reason: str, message: str) -> Result:
+    """Give the document of a failure."""
+    return {"error": {"reason": reason, "message": message}}
+
+
+def emit(doc: Result, result: Path | None) -> None:
+    """Write the one JSON document to stdout, and to the result file, where a long message is shortened."""
+    sys.stdout.write(json.dumps(doc) + "\n")
+    sys.stdout.flush()
+    if result is None:
+        return
+    text = json.dumps(doc)
+    if len(text.encode()) > RESULT_LIMIT and "error" in doc:
+        message = doc["error"]["message"]
+        short = message.encode()[: RESULT_LIMIT // 2].decode(errors="ignore")
+        text = json.dumps(failure(doc["error"]["reason"], f"{short} … (the rest is in the log)"))
+    try:
+        result.write_text(text + "\n")
+    except OSError as error:
+        sys.stderr.write(f"--result {result}: {error.strerror}\n")
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn SIGTERM into an exception once, so that locks and temporary files are removed on the way out."""
+
+    def interrupt(number: int, _: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        raise Interrupted("asked to end by SIGTERM; nothing was committed")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,123 @@
+"""`coeval volume`: copy a volume in, move the copy to another moment, restore it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coeval.cli import options as o
+from coeval.cli.session import Access, Output, Result, with_repository
+from coeval.mover.progress import Progress
+from coeval.repository.errors import InvalidArgument
+from coeval.repository.lock import Lock
+from coeval.repository.repository import Repository
+
+app = typer.Typer(no_args_is_help=True, help="Copy, retime and restore volumes.")
+
+
+@app.command()
+def copy(
+    *,
+    repository: o.Url,
+    password_file: o.PasswordFile,
+    name: o.Name,
+    source: o.SourcePath,
+    as_of: o.AsOf = None,
+    interim: Annotated[
+        bool, typer.Option("--interim", help="To be retimed: shows no moment to keep.")
+    ] = False,
+    parent: Annotated[
+        str | None, typer.Option("--parent", help="Snapshot that --changed counts from.")
+    ] = None,
+    changed: o.Changed = None,
+    init: Annotated[bool, typer.Option("--init", help="Make the repository if there is none.")] = False,
+    tag: o.Tags = None,
+    progress: o.ProgressOption = None,
+    result: o.ResultFile = None,
+) -> None:
+    """Copy a volume into the repository."""
+    from coeval.mover import tags, volumes  # noqa: PLC0415  (help must be fast)
+    from coeval.mover.ranges import read_ranges  # noqa: PLC0415
+    from coeval.mover.sources import open_source  # noqa: PLC0415
+
+    def work(opened: Repository, lock: Lock, shown: Progress) -> Result:
+        if (parent is None) != (changed is None):
+            raise InvalidArgument("--parent and --changed belong together: the ranges count from the parent")
+        moment = tags.parse_moment("--as-of", as_of)
+        ranges = read_ranges(changed) if changed else None
+        job = volumes.VolumeJob(name, moment, tuple(tag or ()), interim=interim, changed=ranges)
+        volume = open_source(source)
+        try:
+            return volumes.copy_volume(opened, lock, volume, job, progress=shown, parent=parent)
+        finally:
+            volume.close()
+
+    with_repository(
+        Access(repository, password_file), Output(result, progress), f"copy {name}", work, init=init
+    )
+
+
+@app.command()
+def retime(
+    *,
+    repository: o.Url,
+    password_file: o.PasswordFile,
+    name: o.Name,
+    snapshot: o.Snapshot,
+    source: o.SourcePath,
+    as_of: Annotated[str, typer.Option("--as-of", help="T1: the moment that the source shows (RFC 3339).")],
+    changed: o.Changed = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Read all and compare (the default).")] = False,
+    tag: o.Tags = None,
+    progress: o.ProgressOption = None,
+    result: o.ResultFile = None,
+) -> None:
+    """Move the copy in a snapshot to T1, by the changed ranges or by comparing."""
+    from coeval.mover import tags, volumes  # noqa: PLC0415  (help must be fast)
+    from coeval.mover.ranges import read_ranges  # noqa: PLC0415
+    from coeval.mover.sources import open_source  # noqa: PLC0415
+
+    def work(opened: Repository, lock: Lock, shown: Progress) -> Result:
+        if changed and compare:
+            raise InvalidArgument("--changed and --compare exclude each other")
+        moment = tags.parse_moment("--as-of", as_of)
+        ranges = read_ranges(changed) if changed else None
+        job = volumes.VolumeJob(name, moment, tuple(tag or ()), changed=ranges)
+        volume = open_source(source)
+        try:
+            return volumes.retime_volume(opened, lock, volume, job, progress=shown, snapshot_id=snapshot)
+        finally:
+            volume.close()
+
+    with_repository(Access(repository, password_file), Output(result, progress), f"retime {name}", work)
+
+
+@app.command()
+def restore(
+    *,
+    repository: o.Url,
+    password_file: o.PasswordFile,
+    snapshot: o.Backup,
+    name: o.Name,
+    target: Annotated[Path, typer.Option("--target", help="File or block device to write.")],
+    sparse: Annotated[bool, typer.Option("--sparse", help="Leave zeros of a file as holes.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="The target need not be empty.")] = False,
+    progress: o.ProgressOption = None,
+    result: o.ResultFile = None,
+) -> None:
+    """Write a volume of a snapshot to a file or a block device."""
+    from coeval.mover import tags  # noqa: PLC0415  (help must be fast)
+    from coeval.mover.restore import restore_volume  # noqa: PLC0415
+    from coeval.mover.targets import open_target  # noqa: PLC0415
+
+    def work(opened: Repository, _: Lock, shown: Progress) -> Result:
+        found = tags.find(opened, snapshot)
+        place = open_target(target, sparse=sparse, overwrite=overwrite)
+        try:
+            return restore_volume(opened, found.id, name, place, progress=shown)
+        finally:
+            place.close()
+
+    with_repository(Access(repository, password_file), Output(result, progress), f"restore {name}", work)

@@ -1,0 +1,216 @@
+"""A repository: everything above single objects. Opening, reading blobs and trees, snapshots, forgetting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+from coeval.repository.compression import NotDecodable, pack_file, unpack_file
+from coeval.repository.config import Config
+from coeval.repository.crypto import Key, Unauthentic, hash_id
+from coeval.repository.errors import (
+    ObjectMissing,
+    RepositoryDamaged,
+    RepositoryNotFound,
+    SnapshotNotFound,
+)
+from coeval.repository.index import Index, MalformedIndex, decode_index
+from coeval.repository.keys import ScryptCost, add_key, find_key
+from coeval.repository.lock import Lock
+from coeval.repository.pack import BlobType, Damaged, Place, open_blob
+from coeval.repository.snapshot import Snapshot
+from coeval.repository.store import CONFIG_NAME, Kind, Store
+from coeval.repository.tree import MalformedTree, Node, decode_tree
+
+
+class Repository:
+    """An open repository. Reading is safe from several threads; writing goes through BlobWriter."""
+
+    def __init__(self, store: Store, key: Key, config: Config) -> None:
+        self.store = store
+        self.key = key
+        self.config = config
+        self._index: Index | None = None
+        self._index_guard = threading.Lock()
+
+    @classmethod
+    def open(cls, store: Store, password: str) -> Repository:
+        """Open an existing repository. Raises RepositoryNotFound, WrongPassword, RepositoryDamaged."""
+        return cls(store, *find_key(store, password))
+
+    @classmethod
+    def init(cls, store: Store, password: str, cost: ScryptCost | None = None) -> tuple[Repository, bool]:
+        """Open the repository; make it if there is none: the flag tells. Safe against a second maker.
+
+        The key file comes first; the config, written only if absent, decides. Who loses takes its key back.
+        """
+        with suppress(RepositoryNotFound):
+            return cls.open(store, password), False
+        for kind in (Kind.SNAPSHOT, Kind.INDEX):
+            if next(store.entries(kind), None):
+                raise RepositoryDamaged(f"config is missing, yet there are objects in {kind.value}/")
+        key, config = Key.random(), Config.new()
+        name = add_key(store, key, password, cost or ScryptCost())
+        try:
+            won = store.create(Kind.CONFIG, CONFIG_NAME, [key.seal(config.to_json())])
+        except BaseException:
+            store.remove(Kind.KEY, name)
+            raise
+        if won:
+            return cls(store, key, config), True
+        store.remove(Kind.KEY, name)
+        return cls.open(store, password), False
+
+    def lock(self, *, needed: bool = True) -> Lock:
+        """Give a plain lock, to be used with `with`. See Lock."""
+        return Lock(self, needed=needed)
+
+    # Unpacked files: index, snapshots, locks.
+
+    def names(self, kind: Kind) -> Iterator[str]:
+        """Names of all objects of a kind."""
+        return (name for name, _ in self.store.entries(kind))
+
+    def load_file(self, kind: Kind, name: str) -> bytes:
+        """Read, authenticate and decompress a file. Raises ObjectMissing, RepositoryDamaged."""
+        sealed = self.store.load(kind, name)
+        label = f"{kind.value}/{name}"
+        if hash_id(sealed).hex() != name:
+            raise RepositoryDamaged(f"{label} is damaged: its content does not fit its name")
+        try:
+            return unpack_file(self.key.open(sealed))
+        except Unauthentic:
+            raise RepositoryDamaged(f"{label} is damaged: its authentication fails") from None
+        except NotDecodable as error:
+            raise RepositoryDamaged(f"{label} is damaged: {error}") from None
+
+    def seal_file(self, plaintext: bytes) -> tuple[str, bytes]:
+        """Compress and encrypt a file; give its name and its bytes."""
+        sealed = bytes(self.key.seal(pack_file(plaintext)))
+        return hash_id(sealed).hex(), sealed
+
+    def save_sealed(self, kind: Kind, name: str, sealed: bytes) -> None:
+        """Store what seal_file gave."""
+        self.store.save(kind, name, [sealed])
+
+    def save_file(self, kind: Kind, plaintext: bytes) -> str:
+        """Compress, encrypt and store a file; give its name."""
+        name, sealed = self.seal_file(plaintext)
+        self.save_sealed(kind, name, sealed)
+        return name
+
+    def remove(self, kind: Kind, name: str) -> None:
+        """Remove a file."""
+        self.store.remove(kind, name)
+
+    # Blobs.
+
+    @property
+    def index(self) -> Index:
+        """All blobs of the repository, read at first use: take the lock before. Raises RepositoryDamaged."""
+        with self._index_guard:
+            if self._index is None:
+                self._index = self._read_index(superseded=frozenset())
+            return self._index
+
+    def load_blob(self, kind: BlobType, blob_id: bytes) -> bytes:
+        """Read a blob and prove that it is the one. Raises RepositoryDamaged, naming blob and pack.
+
+        Where movers stored it twice, a sound copy makes up for a damaged one.
+        """
+        failure: RepositoryDamaged | None = None
+        for place in self.index.find(kind, blob_id):
+            try:
+                return self._read_place(kind, blob_id, place)
+            except RepositoryDamaged as error:
+                failure = error
+        raise failure or RepositoryDamaged(f"{kind.name.lower()} blob {blob_id.hex()} is in no index")
+
+    def check_pack(self, pack: bytes, wanted: list[tuple[BlobType, bytes]]) -> None:
+        """Read a whole pack, prove that its file is unchanged and that the wanted blobs come out of it.
+
+        Raises RepositoryDamaged, also where another pack has a sound copy.
+        """
+        name = pack.hex()
+        content = memoryview(self.store.load(Kind.PACK, name))
+        if hash_id(content) != pack:
+            raise RepositoryDamaged(f"data/{name} is damaged: its content does not fit its name")
+        for kind, blob_id in wanted:
+            place = next(place for place in self.index.find(kind, blob_id) if place.pack == pack)
+            try:
+                sealed = content[place.offset : place.offset + place.length]
+                open_blob(self.key, blob_id, sealed, place.raw_length)
+            except Damaged as error:
+                raise RepositoryDamaged(
+                    f"data/{name} is damaged: {kind.name.lower()} blob {blob_id.hex()}: {error}"
+                ) from None
+
+    def load_tree(self, tree_id: bytes) -> list[Node]:
+        """Read a folder. Raises RepositoryDamaged."""
+        try:
+            return decode_tree(self.load_blob(BlobType.TREE, tree_id))
+        except MalformedTree as error:
+            raise RepositoryDamaged(f"tree {tree_id.hex()} is malformed: {error}") from error
+
+    # Snapshots.
+
+    def snapshots(self) -> list[Snapshot]:
+        """Read all snapshots, oldest first. One that is forgotten meanwhile is left out."""
+        found = []
+        for name in self.names(Kind.SNAPSHOT):
+            with suppress(ObjectMissing):
+                found.append(self._load_snapshot(name))
+        return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
+
+    def snapshot(self, prefix: str) -> Snapshot:
+        """Read the snapshot whose id starts with `prefix`. Raises SnapshotNotFound unless it is one."""
+        names = [name for name in self.names(Kind.SNAPSHOT) if prefix and name.startswith(prefix)]
+        if len(names) != 1:
+            problem = f"{len(names)} snapshots begin with" if names else "no snapshot has the id"
+            raise SnapshotNotFound(f"{problem} {prefix!r}; `restic snapshots` lists them")
+        try:
+            return self._load_snapshot(names[0])
+        except ObjectMissing:
+            raise SnapshotNotFound(f"snapshot {names[0]} was forgotten just now") from None
+
+    def save_snapshot(self, snapshot: Snapshot) -> str:
+        """Store a snapshot object; give its id. The one step that makes a backup exist."""
+        return self.save_file(Kind.SNAPSHOT, snapshot.to_json())
+
+    def forget(self, snapshot_id: str) -> None:
+        """Remove a snapshot object. Its data goes when somebody prunes."""
+        self.store.remove(Kind.SNAPSHOT, snapshot_id)
+
+    def _load_snapshot(self, name: str) -> Snapshot:
+        try:
+            return Snapshot.from_json(self.load_file(Kind.SNAPSHOT, name), name)
+        except ValueError as error:
+            raise RepositoryDamaged(f"snapshots/{name} is malformed: {error}") from error
+
+    def _read_place(self, kind: BlobType, blob_id: bytes, place: Place) -> bytes:
+        sealed = self.store.load_range(Kind.PACK, place.pack.hex(), place.offset, place.length)
+        try:
+            return open_blob(self.key, blob_id, sealed, place.raw_length)
+        except Damaged as error:
+            raise RepositoryDamaged(
+                f"data/{place.pack.hex()} is damaged: {kind.name.lower()} blob {blob_id.hex()}: {error}"
+            ) from None
+
+    def _read_index(self, superseded: frozenset[str]) -> Index:
+        index = Index()
+        replaced: set[str] = set()
+        for name in self.names(Kind.INDEX):
+            if name in superseded:
+                continue
+            try:
+                entries, old = decode_index(self.load_file(Kind.INDEX, name))
+            except MalformedIndex as error:
+                raise RepositoryDamaged(f"index/{name} is malformed: {error}") from error
+            replaced.update(old)
+            for entry in entries:
+                index.add(entry)
+        if replaced - superseded:
+            # Only old versions of restic wrote this, so that a second reading is the exception.
+            return self._read_index(frozenset(replaced | superseded))
+        return index
