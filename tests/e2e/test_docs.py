@@ -1,0 +1,98 @@
+"""README and docs are true: the demo runs, and so does every command that they show."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.guest.vm import Machine
+from tests.cluster.layout import Cluster
+from tests.e2e.demo import example_repository
+from tests.e2e.evidence import repository_tools
+from tests.e2e.harness import ROOT, Kubectl
+from tests.tools.restic import restic_binary
+
+pytestmark = pytest.mark.kubevirt
+
+# The image is the one difference between the two.
+OVERLAY = ("manifests/overlays/default", "manifests/overlays/test")
+NOT_RUN = "<!-- not run: "
+PAGES = (
+    "install",
+    "back-up-a-vm",
+    "restore-by-hand",
+    "consistency",
+    "when-it-fails",
+    "security",
+    "development",
+)
+REASONS_NOT_RUN = {"needs a container engine", "the demo's test and CI run these"}
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """Each shell block of a page, and why it is not run ('' where it is)."""
+    lines = page.read_text().splitlines()
+    for start, line in enumerate(lines):
+        if line == "```sh":
+            end = lines.index("```", start)
+            above = lines[start - 1]
+            reason = above.removeprefix(NOT_RUN).removesuffix(" -->") if above.startswith(NOT_RUN) else ""
+            yield "\n".join(lines[start + 1 : end]), reason
+
+
+@pytest.fixture(scope="module")
+def shell(cluster: Cluster, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of somebody who reads the pages."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "password").write_text(example_repository().password)
+    with repository_tools(kubectl, example_repository()) as reader:
+        repository = reader.copy("shop", "db", folder / "repository").folder
+    programs = [ROOT / ".venv/bin", restic_binary().parent, cluster.bin]
+    return {
+        **os.environ,
+        "KUBECONFIG": str(kubectl.kubeconfig),
+        "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
+        "REPOSITORY": str(repository),
+        "PASSWORD_FILE": str(folder / "password"),
+        "OUT": str(folder),
+    }
+
+
+def test_demo(cluster: Cluster, writing_vm: Machine) -> None:
+    done = subprocess.run(
+        ["make", "demo", f"CLUSTER={cluster.name}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"the copy from T2 alone: +BROKEN by [0-9]+ steps", done.stdout), done.stdout
+    assert re.search(r"the committed backup: +CONSISTENT", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in PAGES)])
+def test_commands_of(page: str, shell: dict[str, str]) -> None:
+    for text, reason in blocks(ROOT / page):
+        if reason:
+            assert reason in REASONS_NOT_RUN
+            continue
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text.replace(*OVERLAY)],
+            cwd=ROOT,
+            env=shell,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, f"{page}: {text}\n{done.stdout}{done.stderr}"
+
+
+def test_every_page_is_run() -> None:
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"}
+    assert pages == set(PAGES)
