@@ -36,17 +36,9 @@ class Kept:
 
 def keep(backup: Backup, moment: str, *, role: str = "") -> list[Kept]:
     """Claims from the snapshots of `t1` or `t2`, of each volume (of that role), as soon as they are known."""
-
-    def known(seen: Object) -> bool:
-        volumes = wanted(seen)
-        return bool(volumes) and all((v.get(moment) or {}).get("handle") for v in volumes)
-
-    def wanted(seen: Object) -> list[Object]:
-        return [v for v in seen.get("status", {}).get("volumes", []) if role in ("", v["role"])]
-
-    seen = backup.until(known, what=f"snapshots {moment} known by handle")
-    kept = [Kept(v["name"], v["role"], f"{backup.name}-{v['name']}-{moment}") for v in wanted(seen)]
-    for volume, held in zip(wanted(seen), kept, strict=True):
+    volumes = backup.until_snapshots(moment, role=role)
+    kept = [Kept(v["name"], v["role"], f"{backup.name}-{v['name']}-{moment}") for v in volumes]
+    for volume, held in zip(volumes, kept, strict=True):
         backup.kubectl.apply(
             {
                 "apiVersion": "v1",

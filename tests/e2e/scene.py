@@ -124,6 +124,17 @@ class Backup:
 
         return self.until(reached, what=f"phase {phase}", seconds=seconds)
 
+    def until_snapshots(self, moment: str, *, role: str = "") -> list[Object]:
+        """Until the snapshots `t1` or `t2` of all volumes (of that role) have handles; those volumes."""
+
+        def volumes(seen: Object) -> list[Object]:
+            return [v for v in seen.get("status", {}).get("volumes", []) if role in ("", v["role"])]
+
+        def known(seen: Object) -> bool:
+            return bool(volumes(seen)) and all((v.get(moment) or {}).get("handle") for v in volumes(seen))
+
+        return volumes(self.until(known, what=f"snapshots {moment} known by handle"))
+
     def until_ended(self, *, seconds: float = 300) -> Object:
         """Until Completed, Failed or Cancelled."""
         return self.until(

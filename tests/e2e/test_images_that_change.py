@@ -41,12 +41,7 @@ def test_changed_between_t1_and_t2(
     handle = volume_handle(kubectl, shop, claim)
     with toolbox(kubectl, f"writer-{change}", shop, {claim: "Filesystem"}) as tools:
         backup = start_backup(kubectl, shop, machine.name, repository.name)
-        backup.until(
-            lambda seen: all(
-                (v.get("t1") or {}).get("handle") for v in seen["status"].get("volumes") or [{}]
-            ),
-            what="T1",
-        )
+        backup.until_snapshots("t1")
         # T2 waits until the change is done
         with injected(cluster, "one", CreateSnapshot={"error": "Unavailable", "volume": handle}):
             assert not backup.now()["status"]["volumes"][0].get("t2")
