@@ -58,11 +58,13 @@ class MemoryStore:
 
     def entries(self, kind: Kind) -> Iterator[tuple[str, int]]:
         self.before("entries", kind, "")
-        return iter([(name, len(data)) for (found, name), data in self.objects.items() if found is kind])
+        with self._guard:
+            return iter([(name, len(data)) for (found, name), data in self.objects.items() if found is kind])
 
     def remove(self, kind: Kind, name: str) -> None:
         self.before("remove", kind, name)
-        self.objects.pop((kind, name), None)
+        with self._guard:
+            self.objects.pop((kind, name), None)
 
     def sweep(self) -> int:
         return 0
