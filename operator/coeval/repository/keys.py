@@ -8,6 +8,7 @@ import getpass
 import json
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -47,6 +48,20 @@ def add_key(store: Store, master: Key, password: str, cost: ScryptCost) -> str:
     name = hash_id(text).hex()
     store.save(Kind.KEY, name, [text])
     return name
+
+
+def new_key(store: Store, password: str, cost: ScryptCost) -> tuple[str, Key]:
+    """Make a master key and write its key file; give its name, too."""
+    master = Key.random()
+    return add_key(store, master, password, cost), master
+
+
+def left_key(store: Store, password: str) -> tuple[str, Key] | None:
+    """Give a key file that the password opens, left by a maker who did not get as far as the config."""
+    for name, _ in store.entries(Kind.KEY):
+        with suppress(Unauthentic, ObjectMissing, RepositoryDamaged):
+            return name, _open_key(store, name, password)
+    return None
 
 
 def user_name() -> str:

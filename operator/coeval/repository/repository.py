@@ -16,7 +16,7 @@ from coeval.repository.errors import (
     SnapshotNotFound,
 )
 from coeval.repository.index import Index, MalformedIndex, decode_index
-from coeval.repository.keys import ScryptCost, add_key, find_key
+from coeval.repository.keys import ScryptCost, find_key, left_key, new_key
 from coeval.repository.lock import Lock
 from coeval.repository.pack import BlobType, Damaged, Place, open_blob
 from coeval.repository.snapshot import Snapshot
@@ -44,23 +44,22 @@ class Repository:
         """Open the repository; make it if there is none: the flag tells. Safe against a second maker.
 
         The key file comes first; the config, written only if absent, decides. Who loses takes its key back.
+        Any other failure leaves the key: the config may be there although the answer was lost, and without
+        its key nobody would ever open it. The next maker goes on with the key that it finds.
         """
         with suppress(RepositoryNotFound):
             return cls.open(store, password), False
         for kind in (Kind.SNAPSHOT, Kind.INDEX):
             if next(store.entries(kind), None):
                 raise RepositoryDamaged(f"config is missing, yet there are objects in {kind.value}/")
-        key, config = Key.random(), Config.new()
-        name = add_key(store, key, password, cost or ScryptCost())
-        try:
-            won = store.create(Kind.CONFIG, CONFIG_NAME, [key.seal(config.to_json())])
-        except BaseException:
-            store.remove(Kind.KEY, name)
-            raise
-        if won:
+        name, key = left_key(store, password) or new_key(store, password, cost or ScryptCost())
+        config = Config.new()
+        if store.create(Kind.CONFIG, CONFIG_NAME, [key.seal(config.to_json())]):
             return cls(store, key, config), True
-        store.remove(Kind.KEY, name)
-        return cls.open(store, password), False
+        winner = cls.open(store, password)
+        if winner.key != key:
+            store.remove(Kind.KEY, name)
+        return winner, False
 
     def lock(self, *, needed: bool = True) -> Lock:
         """Give a plain lock, to be used with `with`. See Lock."""
