@@ -21,7 +21,9 @@ from coeval.repository.errors import DataPlaneError, InvalidArgument, Repository
 from coeval.repository.lock import Lock
 from coeval.repository.repository import Repository
 from coeval.repository.store import Store, open_store
+from coeval.repository.upload_limit import LimitedStore
 
+MIB = 1 << 20
 RESULT_LIMIT = 4096
 """Bytes the kubelet keeps of a termination message."""
 
@@ -30,14 +32,20 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Access:
-    """Where the repository is, and the file with its password."""
+    """Where the repository is, the file with its password, and how fast it may be written (MiB/s)."""
 
     url: str
     password_file: Path
+    limit_upload: float | None = None
 
     def store(self) -> Store:
         """Open the store. Raises InvalidArgument."""
-        return open_store(self.url)
+        store = open_store(self.url)
+        if self.limit_upload is None:
+            return store
+        if not self.limit_upload > 0:
+            raise InvalidArgument(f"--limit-upload {self.limit_upload}: give MiB per second, above 0")
+        return LimitedStore(store, self.limit_upload * MIB)
 
     def password(self) -> str:
         """Read the password, without the white space around it, as restic does. Raises InvalidArgument."""
