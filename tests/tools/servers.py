@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.cluster import pki
 from tests.cluster.paths import cache
 from tests.tools.go_programs import go_program
 
@@ -64,19 +65,20 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def versitygw(folder: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[S3Server]:
-    """Run versitygw over a new folder; with TLS if there is a certificate (file, key file), its own CA."""
+def versitygw(folder: Path, *, tls: bool = False) -> Iterator[S3Server]:
+    """Run versitygw over a new folder; with TLS under a CA of its own, which nobody else trusts."""
     buckets = folder / "buckets"
     buckets.mkdir()
     port = free_port()
     program = go_program("versitygw", "github.com/versity/versitygw", "cmd/versitygw")
     command = [str(program), "--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet", "--keep-alive"]
-    if certificate:
-        command += ["--cert", str(certificate[0]), "--key", str(certificate[1])]
+    if tls:
+        pki.write_server(folder)
+        command += ["--cert", str(folder / "server.crt"), "--key", str(folder / "server.key")]
     environment = {"ROOT_ACCESS_KEY_ID": ACCESS_KEY, "ROOT_SECRET_ACCESS_KEY": SECRET_KEY}
     with _running([*command, "posix", str(buckets)], environment, port, folder / "versitygw.log"):
-        scheme = "https" if certificate else "http"
-        yield S3Server(f"{scheme}://127.0.0.1:{port}", buckets, certificate[0] if certificate else None)
+        scheme = "https" if tls else "http"
+        yield S3Server(f"{scheme}://127.0.0.1:{port}", buckets, folder / "ca.crt" if tls else None)
 
 
 @contextlib.contextmanager

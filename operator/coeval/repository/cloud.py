@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Bucket
 
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 CA_VARIABLE = "AWS_CA_BUNDLE"
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
@@ -69,6 +71,9 @@ def _prefix(url: str, parts: SplitResult) -> str | None:
 def _s3(bucket: str, prefix: str | None) -> tuple[Bucket, str]:
     variable = next((name for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    missing = [name for name in KEY_VARIABLES if not os.environ.get(name)]
+    if len(missing) == 1:
+        raise InvalidArgument(f"{missing[0]} is not set: {' and '.join(KEY_VARIABLES)} belong together")
     client = _client()
     if ca := os.environ.get(CA_VARIABLE):
         client["root_certificate"] = _ca(ca)
@@ -119,6 +124,9 @@ def _client() -> ClientConfig:
 
 def _ca(path: str) -> bytes:
     try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
         return Path(path).read_bytes()
+    except ssl.SSLError:
+        raise InvalidArgument(f"{CA_VARIABLE} {path}: there is no certificate in PEM in it") from None
     except OSError as error:
         raise InvalidArgument(f"{CA_VARIABLE} {path}: {error.strerror}") from None

@@ -7,8 +7,9 @@ wrong bytes; a snapshot is read by its full id without a listing, but `latest` i
 shows; only a lock not seen yet is dangerous, if it is a prune's: SETTLE_SECONDS is the margin, as it is
 for restic.
 
-The library's own retries are off. They leave out 429, a listing cut in the middle and a conditional write
-that timed out, and hide that a conditional write was sent twice. One loop here tries again until a deadline.
+The library's own retries are off. They (0.12.1, tried) leave out a listing cut in its body and a conditional
+write that hangs, take the conflict of two writes (409) for an object that exists, and say "exists" where the
+answer to our own conditional write was lost. One loop here tries everything again until a deadline.
 
 Packs go up as they lie in memory, in one request: no file, no joined copy, no parts left behind by a crash.
 """
