@@ -89,6 +89,13 @@ def loses_answer(exchange: Exchange) -> None:
     exchange.ask()
 
 
+def lists_nothing(exchange: Exchange) -> None:
+    """A listing without an object, whatever is there."""
+    empty = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(empty)
+    exchange.client.sendall(head + empty)
+
+
 def hangs(exchange: Exchange) -> None:
     exchange.read_body()
     exchange.over.wait()

@@ -10,8 +10,6 @@ import typer
 from coeval.cli import options as o
 from coeval.cli.session import Access, Output, Result, perform, with_repository
 from coeval.repository.errors import InvalidArgument, RepositoryNotFound
-from coeval.repository.probe import prove
-from coeval.repository.repository import Repository
 
 app = typer.Typer(no_args_is_help=True, help="Make, probe and clean a repository.")
 
@@ -28,7 +26,7 @@ def init(
     access = Access(repository, password_file)
 
     def action() -> Result:
-        opened, created = Repository.init(access.store(), access.password())
+        opened, created = access.init()
         if not created and not if_absent:
             raise InvalidArgument(
                 f"--repository {repository} exists already; say --if-absent if that is fine"
@@ -44,11 +42,10 @@ def probe(*, repository: o.Url, password_file: o.PasswordFile, result: o.ResultF
     access = Access(repository, password_file)
 
     def action() -> Result:
-        store, password = access.store(), access.password()
-        prove(store)
+        access.prove()
         found = None
         with suppress(RepositoryNotFound):
-            found = Repository.open(store, password).config.id
+            found = access.open().config.id
         return {"writable": True, "repository": found}
 
     perform(Output(result), action)

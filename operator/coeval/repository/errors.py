@@ -59,7 +59,13 @@ class BucketNotFound(DataPlaneError):
     reason = "BucketNotFound"
 
 
-class ConditionalWritesIgnored(DataPlaneError):
+class StoreUnfit(DataPlaneError):
+    """The store answers, but does not do what a repository needs of it."""
+
+    reason = "StoreUnfit"
+
+
+class ConditionalWritesIgnored(StoreUnfit):
     """The store writes over what is there although told not to: one repository could be made twice."""
 
     reason = "ConditionalWritesIgnored"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 
-from coeval.repository.errors import ConditionalWritesIgnored, RepositoryUnreachable
+from coeval.repository.errors import ConditionalWritesIgnored, StoreUnfit
 from coeval.repository.store import Kind, Store
 
 
 def prove(store: Store) -> None:
     """Create an object twice, read it back, list it, remove it.
 
-    Raises ConditionalWritesIgnored, RepositoryUnreachable and what the store raises.
+    Raises ConditionalWritesIgnored, StoreUnfit and what the store raises.
     """
     name, first, second = secrets.token_hex(32), os.urandom(64), os.urandom(64)
     try:
@@ -28,8 +28,8 @@ def prove(store: Store) -> None:
             "two movers could make one repository twice; use a store that honours the condition"
         )
     if not created or found != first:
-        raise RepositoryUnreachable("the store does not keep what is written to it")
+        raise StoreUnfit("the store does not keep what is written to it")
     if not listed:
-        raise RepositoryUnreachable(
+        raise StoreUnfit(
             "the store does not list an object that was just written; locks of others would go unseen"
         )

@@ -14,9 +14,18 @@ from pathlib import Path
 import pytest
 from coeval.repository.store import Kind, open_store
 
-from tests.tools.fault_proxy import FaultProxy, answers, cuts_answer, cuts_request, fault_proxy, loses_answer
+from tests.tools.fault_proxy import (
+    FaultProxy,
+    answers,
+    cuts_answer,
+    cuts_request,
+    fault_proxy,
+    lists_nothing,
+    loses_answer,
+)
+from tests.tools.pages import blocks
 from tests.tools.repositories import PASSWORD, Cli
-from tests.tools.restic import Restic
+from tests.tools.restic import Restic, restic_binary
 from tests.tools.server_fixtures import open_bucket
 from tests.tools.servers import S3Server
 
@@ -83,6 +92,36 @@ def test_what_restic_made_is_read_and_extended(gateway: S3Server, tmp_path: Path
     part = cli.copy(tmp_path / "disk.img", "a", "--as-of", T1)
     cli.run("commit", "--snapshot", part)
     restic.check()
+
+
+@pytest.mark.restic
+def test_the_page_about_s3_is_true(gateway: S3Server, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(PASSWORD)
+    (tmp_path / "image").write_bytes(os.urandom(MIB))
+    programs = [str(Path(sys.executable).parent), str(restic_binary().parent)]
+    reader = os.environ | {
+        "PATH": os.pathsep.join([*programs, os.environ["PATH"]]),
+        "BUCKET": gateway.bucket(),
+        "PASSWORD_FILE": str(tmp_path / "password"),
+        "IMAGE": str(tmp_path / "image"),
+    }
+    page = Path(__file__).parents[3] / "docs/store-in-s3.md"
+    run = [text for text, reason in blocks(page) if not reason]
+    assert run
+    for text in run:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text], env=reader, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_store_that_is_unfit_is_named(s3_server: S3Server, proxy: FaultProxy, tmp_path: Path) -> None:
+    cli = Cli(tmp_path, f"s3://{s3_server.bucket()}/x")
+    for command in ("init", "probe"):
+        proxy.fail("^GET .*prefix=x/tmp|^GET .*prefix=x%2Ftmp", lists_nothing)
+        error = cli.run("repo", command, code=1)["error"]
+        assert error["reason"] == "StoreUnfit" and f"--repository {cli.url}: " in error["message"]
+    assert not list(open_store(cli.url).entries(Kind.CONFIG))
 
 
 def test_failures_reach_the_command_lines_document(gateway: S3Server, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from coeval.repository.errors import (
     DataPlaneError,
     RepositoryFull,
     RepositoryUnreachable,
+    StoreUnfit,
 )
 from coeval.repository.object_store import ObjectStore, Patience
 from coeval.repository.probe import prove
@@ -30,6 +31,7 @@ from tests.tools.fault_proxy import (
     cuts_request,
     fault_proxy,
     hangs,
+    lists_nothing,
     loses_answer,
     trickles,
 )
@@ -225,13 +227,7 @@ def test_a_store_that_ignores_conditions_is_refused(
 
 
 def test_a_store_that_does_not_list_what_is_there_is_refused(store: ObjectStore, proxy: FaultProxy) -> None:
-    empty = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
-
-    def lists_nothing(exchange: Exchange) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(empty)
-        exchange.client.sendall(head + empty)
-
     proxy.fail("^GET .*prefix=", lists_nothing)
-    with pytest.raises(RepositoryUnreachable, match="does not list"):
+    with pytest.raises(StoreUnfit, match="does not list"):
         prove(store)
     assert proxy.spent
