@@ -115,7 +115,7 @@ def _running(command: list[str], environment: dict[str, str], port: int, log: Pa
         _wait(process, port, log)
         yield
     finally:
-        process.terminate()
+        process.kill()  # versitygw, asked to end, waits for idle clients
         process.wait(10)
 
 

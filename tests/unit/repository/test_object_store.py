@@ -36,16 +36,16 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    with fault_proxy(s3_server.endpoint) as proxy:
+def proxy(gateway: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    with fault_proxy(gateway.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy
 
 
 @pytest.mark.restic
-def test_the_whole_way_over_s3(s3_server: S3Server, proxy: FaultProxy, tmp_path: Path) -> None:
+def test_the_whole_way_over_s3(gateway: S3Server, proxy: FaultProxy, tmp_path: Path) -> None:
     """With a few faults on the way: the result must not show them."""
-    bucket = s3_server.bucket()
+    bucket = gateway.bucket()
     cli = Cli(tmp_path, f"s3://{bucket}/prod/shop/db")
     t1 = os.urandom(3 * MIB) + bytes(2 * MIB) + b"some text " * 100_000 + os.urandom(777)
     changed = bytearray(t1)
@@ -72,7 +72,7 @@ def test_the_whole_way_over_s3(s3_server: S3Server, proxy: FaultProxy, tmp_path:
     assert cli.run("verify", "--snapshot", "latest")["bytes_verified"] > 3 * MIB
     assert proxy.spent
 
-    restic = Restic(f"s3:{s3_server.endpoint}/{bucket}/prod/shop/db", PASSWORD)
+    restic = Restic(f"s3:{gateway.endpoint}/{bucket}/prod/shop/db", PASSWORD)
     restic.check()
     assert [snapshot["id"] for snapshot in restic.snapshots()] == [backup]
     restic.run("prune")
@@ -115,8 +115,8 @@ def test_the_page_about_s3_is_true(gateway: S3Server, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_store_that_is_unfit_is_named(s3_server: S3Server, proxy: FaultProxy, tmp_path: Path) -> None:
-    cli = Cli(tmp_path, f"s3://{s3_server.bucket()}/x")
+def test_a_store_that_is_unfit_is_named(gateway: S3Server, proxy: FaultProxy, tmp_path: Path) -> None:
+    cli = Cli(tmp_path, f"s3://{gateway.bucket()}/x")
     for command in ("init", "probe"):
         proxy.fail("^GET .*prefix=x/tmp|^GET .*prefix=x%2Ftmp", lists_nothing)
         error = cli.run("repo", command, code=1)["error"]

@@ -21,6 +21,8 @@ from coeval.repository.errors import (
 from coeval.repository.object_store import ObjectStore, Patience
 from coeval.repository.probe import prove
 from coeval.repository.store import CONFIG_NAME, Kind
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.tools.fault_proxy import (
     Behaviour,
@@ -140,6 +142,18 @@ def test_a_server_that_stays_busy_is_given_up_within_the_deadline(
     assert attempts and int(attempts[1]) == proxy.requests(pattern) > 2
 
 
+@given(st.integers(0, 2000), st.floats(0, 400), st.booleans())
+def test_waits_grow_to_a_bound_and_end_by_the_deadline(attempt: int, elapsed: float, answered: bool) -> None:
+    patience = Patience(deadline=300.0, first_answer=20.0, shortest=0.2, longest=15.0)
+    wait = patience.wait(attempt, elapsed, answered=answered)
+    most = min(15.0, 0.2 * 2.0 ** min(attempt, 50))
+    limit = 300.0 if answered else 20.0
+    if wait is None:
+        assert elapsed + most >= limit
+    else:
+        assert most / 2 <= wait <= most and elapsed + wait < limit
+
+
 def test_a_connection_cut_in_the_middle_loses_nothing(store: ObjectStore, proxy: FaultProxy) -> None:
     for after in (1, 100_000, len(BIG) - 1):
         proxy.fail("^PUT", cuts_request(after))
@@ -181,8 +195,9 @@ def test_a_server_that_never_answers_is_given_up_soon(
     assert proxy.requests("") == 1
 
 
-def test_a_slow_answer_is_waited_for(store: ObjectStore, proxy: FaultProxy) -> None:
+def test_a_slow_answer_is_waited_for(store: ObjectStore, proxy: FaultProxy, bucket: str) -> None:
     store.save(Kind.PACK, NAME, [BIG])
+    assert proxy.seen == [f"PUT /{bucket}/some/prefix/data/ab/{NAME}"], "a pack is one request"
     proxy.fail("^GET", trickles(20, 0.01))
     assert store.load(Kind.PACK, NAME) == BIG
     assert proxy.requests("^GET") == 1
