@@ -101,6 +101,20 @@ def hangs(exchange: Exchange) -> None:
     exchange.over.wait()
 
 
+def sips(piece: int, pause: float) -> Behaviour:
+    """The request is taken in pieces of so many bytes, with a pause (seconds) after each."""
+
+    def behave(exchange: Exchange) -> None:
+        before = -1
+        while len(exchange.body) != before:
+            before = len(exchange.body)
+            exchange.read_body(before + piece)
+            exchange.over.wait(pause)
+        passes(exchange)
+
+    return behave
+
+
 def trickles(pieces: int, pause: float) -> Behaviour:
     """The answer comes in so many pieces, with a pause (seconds) before each."""
 

@@ -17,6 +17,7 @@ from coeval.repository.object_errors import Trouble, read_failure
 from coeval.repository.object_store import ObjectStore, Patience
 from coeval.repository.store import CONFIG_NAME, Kind, open_store
 
+from tests.tools.fault_proxy import Exchange, answers, fault_proxy
 from tests.tools.server_fixtures import open_bucket
 from tests.tools.servers import ACCESS_KEY, SECRET_KEY, S3Server, free_port, versitygw
 
@@ -70,6 +71,26 @@ def test_wrong_credentials_are_refused_and_never_repeated(
         assert words in str(error) and bucket in str(error) and gateway.endpoint in str(error)
         told = f"{error}{error.__cause__}"
         assert not any(secret in told for secret in (ACCESS_KEY, SECRET_KEY, value))
+
+
+def test_a_session_token_goes_to_the_server_and_nowhere_else(
+    gateway: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[bytes] = []
+
+    def refuses(exchange: Exchange) -> None:
+        heads.append(exchange.head)
+        answers(400, "ExpiredToken")(exchange)
+
+    with fault_proxy(gateway.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "the-token-of-this-session")
+        proxy.fail("", refuses, times=99)
+        told = [str(error) for error in failures(open_bucket(gateway.bucket()))]
+    assert len(heads) == len(told)
+    assert all(b"x-amz-security-token: the-token-of-this-session\r\n" in head for head in heads)
+    assert not any(SECRET_KEY.encode() in head for head in heads)
+    assert all("400 ExpiredToken" in text and "the-token" not in text for text in told)
 
 
 def test_a_missing_bucket_is_named(s3_server: S3Server) -> None:

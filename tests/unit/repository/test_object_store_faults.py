@@ -35,6 +35,7 @@ from tests.tools.fault_proxy import (
     hangs,
     lists_nothing,
     loses_answer,
+    sips,
     trickles,
 )
 from tests.tools.server_fixtures import open_bucket
@@ -195,7 +196,8 @@ def test_a_server_that_never_answers_is_given_up_soon(
     assert proxy.requests("") == 1
 
 
-def test_a_slow_answer_is_waited_for(store: ObjectStore, proxy: FaultProxy, bucket: str) -> None:
+def test_a_slow_connection_is_waited_for(store: ObjectStore, proxy: FaultProxy, bucket: str) -> None:
+    proxy.fail("^PUT", sips(500_000, 0.02))
     store.save(Kind.PACK, NAME, [BIG])
     assert proxy.seen == [f"PUT /{bucket}/some/prefix/data/ab/{NAME}"], "a pack is one request"
     proxy.fail("^GET", trickles(20, 0.01))
