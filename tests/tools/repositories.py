@@ -78,15 +78,18 @@ def new_repository(store: Store) -> Repository:
 class Cli:
     """The command line on one repository, run in this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        """With a URL nothing is made there: `repo init` is the caller's."""
         self.repository = folder / "repository"
+        self.url = url or f"file://{self.repository}"
         self.password_file = folder / "password"
         self.password_file.write_text(f"{PASSWORD}\n")
-        new_repository(FileStore(str(self.repository)))
+        if url is None:
+            new_repository(FileStore(str(self.repository)))
 
     @property
     def access(self) -> list[str]:
-        return ["--repository", f"file://{self.repository}", "--password-file", str(self.password_file)]
+        return ["--repository", self.url, "--password-file", str(self.password_file)]
 
     def run(self, *command: str, code: int = 0) -> dict[str, Any]:
         """Run a command with the repository's options; expect an exit code; give the JSON document."""

@@ -26,6 +26,7 @@ def commit(
     forget_parts: Annotated[
         bool, typer.Option("--forget-parts", help="Then remove the parts and interim copies of this backup.")
     ] = False,
+    limit_upload: o.LimitUpload = None,
     result: o.ResultFile = None,
 ) -> None:
     """Join the parts of one moment into one backup."""
@@ -36,7 +37,7 @@ def commit(
         job = CommitJob(tuple(snapshot), tuple(manifest or ()), tuple(tag or ()), forget_parts)
         return run(opened, lock, job)
 
-    with_repository(Access(repository, password_file), Output(result), "commit", work)
+    with_repository(Access(repository, password_file, limit_upload), Output(result), "commit", work)
 
 
 def verify(

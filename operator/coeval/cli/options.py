@@ -9,8 +9,18 @@ import typer
 
 from coeval.mover.progress import ProgressStyle
 
-Url = Annotated[str, typer.Option("--repository", help="file:///path of the repository.", metavar="URL")]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--repository",
+        help="file:///path, s3://bucket/prefix, gs://… or az://… of the repository.",
+        metavar="URL",
+    ),
+]
 PasswordFile = Annotated[Path, typer.Option("--password-file", help="File with the repository's password.")]
+LimitUpload = Annotated[
+    float | None, typer.Option("--limit-upload", help="Write at most this fast.", metavar="MIB_PER_SECOND")
+]
 ResultFile = Annotated[Path | None, typer.Option("--result", help="Write the result there, too.")]
 ProgressOption = Annotated[ProgressStyle | None, typer.Option("--progress", help="How to show progress.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag key=value; may be repeated.")]

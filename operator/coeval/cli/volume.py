@@ -34,6 +34,7 @@ def copy(
     changed: o.Changed = None,
     init: Annotated[bool, typer.Option("--init", help="Make the repository if there is none.")] = False,
     tag: o.Tags = None,
+    limit_upload: o.LimitUpload = None,
     progress: o.ProgressOption = None,
     result: o.ResultFile = None,
 ) -> None:
@@ -54,9 +55,8 @@ def copy(
         finally:
             volume.close()
 
-    with_repository(
-        Access(repository, password_file), Output(result, progress), f"copy {name}", work, init=init
-    )
+    access = Access(repository, password_file, limit_upload)
+    with_repository(access, Output(result, progress), f"copy {name}", work, init=init)
 
 
 @app.command()
@@ -71,6 +71,7 @@ def retime(
     changed: o.Changed = None,
     compare: Annotated[bool, typer.Option("--compare", help="Read all and compare (the default).")] = False,
     tag: o.Tags = None,
+    limit_upload: o.LimitUpload = None,
     progress: o.ProgressOption = None,
     result: o.ResultFile = None,
 ) -> None:
@@ -91,7 +92,8 @@ def retime(
         finally:
             volume.close()
 
-    with_repository(Access(repository, password_file), Output(result, progress), f"retime {name}", work)
+    access = Access(repository, password_file, limit_upload)
+    with_repository(access, Output(result, progress), f"retime {name}", work)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,9 +20,12 @@ from coeval.repository.index import Index, MalformedIndex, decode_index
 from coeval.repository.keys import ScryptCost, find_key, left_key, new_key
 from coeval.repository.lock import Lock
 from coeval.repository.pack import BlobType, Damaged, Place, open_blob
+from coeval.repository.probe import prove
 from coeval.repository.snapshot import Snapshot
 from coeval.repository.store import CONFIG_NAME, Kind, Store
 from coeval.repository.tree import MalformedTree, Node, decode_tree
+
+_FULL_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Repository:
@@ -52,6 +56,7 @@ class Repository:
         for kind in (Kind.SNAPSHOT, Kind.INDEX):
             if next(store.entries(kind), None):
                 raise RepositoryDamaged(f"config is missing, yet there are objects in {kind.value}/")
+        prove(store)
         name, key = left_key(store, password) or new_key(store, password, cost or ScryptCost())
         config = Config.new()
         if store.create(Kind.CONFIG, CONFIG_NAME, [key.seal(config.to_json())]):
@@ -163,15 +168,20 @@ class Repository:
         return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
 
     def snapshot(self, prefix: str) -> Snapshot:
-        """Read the snapshot whose id starts with `prefix`. Raises SnapshotNotFound unless it is one."""
-        names = [name for name in self.names(Kind.SNAPSHOT) if prefix and name.startswith(prefix)]
+        """Read the snapshot whose id starts with `prefix`. Raises SnapshotNotFound unless it is one.
+
+        A full id is not looked up in a listing, which might not show yet what was just written.
+        """
+        names = [prefix]
+        if not _FULL_ID.fullmatch(prefix):
+            names = [name for name in self.names(Kind.SNAPSHOT) if prefix and name.startswith(prefix)]
         if len(names) != 1:
             problem = f"{len(names)} snapshots begin with" if names else "no snapshot has the id"
             raise SnapshotNotFound(f"{problem} {prefix!r}; `restic snapshots` lists them")
         try:
             return self._load_snapshot(names[0])
         except ObjectMissing:
-            raise SnapshotNotFound(f"snapshot {names[0]} was forgotten just now") from None
+            raise SnapshotNotFound(f"there is no snapshot {names[0]}, or not any more") from None
 
     def save_snapshot(self, snapshot: Snapshot) -> str:
         """Store a snapshot object; give its id. The one step that makes a backup exist."""

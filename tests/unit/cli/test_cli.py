@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from coeval.repository.file_store import FileStore
 from coeval.repository.repository import Repository
-from coeval.repository.store import Kind
+from coeval.repository.store import Kind, open_store
 
 from tests.tools.repositories import PASSWORD, Cli, run_coeval
+from tests.tools.servers import S3Server
 
 COEVAL = [sys.executable, "-m", "coeval.cli.main"]
 
@@ -222,11 +223,18 @@ def test_a_full_disk_is_named_and_can_still_be_cleaned(cli: Cli, tmp_path: Path)
 
 
 @pytest.mark.restic
-def test_two_movers_make_and_fill_one_repository_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_two_movers_make_and_fill_one_repository_at_once(
+    tmp_path: Path, kind: str, gateway: S3Server
+) -> None:
     from tests.tools.restic import Restic
 
+    url, restic_url = f"file://{tmp_path}/r", f"{tmp_path}/r"
+    if kind == "s3":
+        place = f"{gateway.bucket()}/r"
+        url, restic_url = f"s3://{place}", f"s3:{gateway.endpoint}/{place}"
     (tmp_path / "password").write_text(PASSWORD)
-    access = ["--repository", f"file://{tmp_path}/r", "--password-file", str(tmp_path / "password")]
+    access = ["--repository", url, "--password-file", str(tmp_path / "password")]
     shared = os.urandom(3 << 20)
     processes = []
     for name in ("a", "b", "c"):
@@ -234,10 +242,10 @@ def test_two_movers_make_and_fill_one_repository_at_once(tmp_path: Path) -> None
         words = ["volume", "copy", *access, "--init", "--name", name, "--source", str(tmp_path / name)]
         processes.append(subprocess.Popen([*COEVAL, *words], stdout=subprocess.PIPE, text=True))
     done = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
-    restic = Restic(tmp_path / "r", PASSWORD)
+    restic = Restic(restic_url, PASSWORD)
     restic.check()
     assert {listed["id"] for listed in restic.snapshots()} == {doc["snapshot"] for doc in done}
     for name, doc in zip("abc", done, strict=True):
         wanted = (tmp_path / name).read_bytes()
         assert restic.run("dump", doc["snapshot"], f"/disks/{name}/disk.img") == wanted
-    assert len(list((tmp_path / "r/keys").iterdir())) == 1
+    assert len(list(open_store(url).entries(Kind.KEY))) == 1

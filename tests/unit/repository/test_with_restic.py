@@ -119,13 +119,11 @@ def test_a_repository_that_restic_made_is_read_and_extended(tmp_path: Path) -> N
     restic.run("backup", ".", cwd=folder)
     [made] = restic.snapshots()
 
-    repository = Repository.open(FileStore(str(restic.repository)), PASSWORD)
+    repository = Repository.open(FileStore(str(tmp_path / "repository")), PASSWORD)
     names = {node.name for node in repository.load_tree(repository.snapshot(made["id"]).tree)}
     assert names == {"disks", 'odd "näme"\n<&>', "pipe", "link"}
 
-    cli = Cli.__new__(Cli)
-    cli.repository, cli.password_file = restic.repository, tmp_path / "password"
-    cli.password_file.write_text(PASSWORD)
+    cli = Cli(tmp_path, f"file://{tmp_path}/repository")
     cli.run("verify", "--snapshot", made["id"])
     cli.run(
         "volume", "restore", "--snapshot", made["id"], "--name", "root", "--target", str(tmp_path / "out")
