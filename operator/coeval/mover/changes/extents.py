@@ -30,6 +30,7 @@ MOST_EXTENTS: Final = 1 << 20
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _BLOCK_DEVICES: Final = Path("/sys/dev/block")
+_EXT4: Final = Path("/proc/fs/ext4")
 _SECTOR: Final = 512
 
 # linux/fiemap.h, linux/fs.h. The head of struct fiemap: start, length, flags, mapped, count, reserved.
@@ -161,13 +162,15 @@ def read_extents(path: Path, mountinfo: Path = MOUNTINFO) -> ExtentMap:
 
 def _check_filesystem(file: int, device: str, mountinfo: Path) -> str:
     """Give the filesystem's type. Raises ChangesUnknown unless its files are the device's bytes."""
-    kind, options = _mounted(device, mountinfo)
+    kind = _mounted(device, mountinfo)
     if kind not in ("ext4", "xfs"):
         # Of btrfs, NFS, overlays and others FIEMAP gives addresses of their own, or none.
         raise ChangesUnknown(Reason.FILESYSTEM_UNSUPPORTED, f"the filesystem is {kind}; ext4 and XFS will do")
     if kind == "ext4":
         flags = struct.unpack("=I", fcntl.ioctl(file, _GETFLAGS, bytes(4)))[0]
-        if "data=journal" in options or flags & _JOURNAL_DATA:
+        # The mount table leaves out what is the default of this one filesystem; this file does not.
+        name = (_BLOCK_DEVICES / device).readlink().name
+        if flags & _JOURNAL_DATA or "data=journal" in (_EXT4 / name / "options").read_text().split():
             # The snapshot's device then lacks what its journal holds, and so does the delta.
             raise ChangesUnknown(Reason.DATA_JOURNALED, "the filesystem journals data (data=journal)")
     elif _XATTR.unpack(fcntl.ioctl(file, _GETXATTR, bytes(_XATTR.size)))[0] & _REALTIME:
@@ -175,14 +178,13 @@ def _check_filesystem(file: int, device: str, mountinfo: Path) -> str:
     return kind
 
 
-def _mounted(device: str, mountinfo: Path) -> tuple[str, set[str]]:
-    """Give type and options of the filesystem with this device number (major:minor)."""
+def _mounted(device: str, mountinfo: Path) -> str:
+    """Give the type of the filesystem with this device number (major:minor)."""
     for line in mountinfo.read_text().splitlines():
         fields, _, more = line.partition(" - ")
         if fields.split(" ")[2] == device:
-            kind, _source, options = more.split(" ")
-            return kind, {*options.split(","), *fields.split(" ")[5].split(",")}
-    return "not mounted here", set()
+            return more.split(" ")[0]
+    return "not mounted here"
 
 
 def _device_size(device: str) -> int:
