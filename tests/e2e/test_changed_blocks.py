@@ -303,18 +303,18 @@ def clone(rig: Rig, name: str, snapshot: str, mode: str, mib: int) -> Path:
     return target / "disk.img" if mode == "Filesystem" else target
 
 
-def moments(rig: Rig, name: str, mode: str, mib: int) -> tuple[str, str]:
+def moments(rig: Rig, name: str, mode: str, mib: int, image: int = 32) -> tuple[str, str]:
     """Handles of S1 and S2 of a volume that is written between the two, not at its start."""
     volume = rig.create(name, mode, mib)
     place = rig.publish(volume, mode)
     if mode == "Filesystem":
         place /= "disk.img"
-        place.write_bytes(os.urandom(32 * MIB))
+        place.write_bytes(os.urandom(image * MIB))
     else:
         scatter(place, 7, mib * MIB)
     first = rig.snapshot(f"{name}-1", volume).snapshot_id
     with place.open("r+b", buffering=0) as file:
-        os.pwrite(file.fileno(), os.urandom(3 * BLOCK), 20 * MIB + 1000)
+        os.pwrite(file.fileno(), os.urandom(3 * BLOCK), image * MIB // 2 + 1000)
         os.fsync(file.fileno())
     return first, rig.snapshot(f"{name}-2", volume).snapshot_id
 
@@ -401,3 +401,31 @@ def test_a_first_copy_reads_what_is_allocated_and_the_next_what_changed(
     more = mover.run("copy", "--name", "d", "--source", str(s2), *asked, *since)
     assert (more["change_source"], more["chunks_changed"], more["bytes_reported"]) == ("CSI", 1, BLOCK)
     assert mover.content(more["snapshot"], tmp_path) == rig.inside(s2).read_bytes()
+
+
+def test_extents_are_not_used_where_they_prove_nothing(
+    rig: Rig, service: Sidecar, mover: Mover, tmp_path: Path
+) -> None:
+    first, second = moments(rig, "doubt", "Filesystem", 64, image=4)
+    s1 = clone(rig, "doubt-s1", first, "Filesystem", 64)
+    s2 = clone(rig, "doubt-s2", second, "Filesystem", 64)
+    bigger = clone(rig, "doubt-bigger", first, "Filesystem", 128)
+    wanted = rig.inside(s1).read_bytes()
+
+    def moved(copy_of: Path, source: Path, target: str, *record: str) -> tuple[str, str | None]:
+        copied = mover.run(
+            "copy", "--name", "d", "--source", str(copy_of), "--interim", "--as-of", T2, *record
+        )
+        delta = ["--changed-from", "csi-through-extents", *service.options(), "--base-handle", first]
+        step = ["--name", "d", "--snapshot", copied["snapshot"], "--source", str(source), "--as-of", T1]
+        done = mover.run("retime", *step, *delta, "--snapshot-name", target)
+        assert mover.content(done["snapshot"], tmp_path) == wanted
+        return done["change_source"], done.get("fallback", {}).get("reason")
+
+    assert moved(s2, s1, second) == ("Compare", "NoExtentMap")
+    assert not service.requests
+    assert moved(s2, bigger, second, "--record-extents") == ("Compare", "SizeDiffers")
+    # Equal snapshots: no message, so the size has to be asked for by itself.
+    service.methods.clear()
+    assert moved(s1, s1, first, "--record-extents") == ("CSIThroughExtents", None)
+    assert service.methods == ["GetMetadataDelta", "GetMetadataAllocated"]

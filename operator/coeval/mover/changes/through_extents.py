@@ -13,19 +13,14 @@ from collections.abc import Iterator
 from coeval.mover.changes.blocks import Blocks
 from coeval.mover.changes.extents import HOLE, UNKNOWN, ExtentMap
 
-_BLOCK = 1 << 16
-"""Bytes; at least a filesystem's block, in which the tail beyond a file's end has no content."""
-
 
 def changed_blocks(base: ExtentMap, now: ExtentMap, delta: Blocks) -> Blocks:
     """Give what of the file that `now` maps may differ from the one that `base` maps. Offsets in the file.
 
-    `delta` covers the device: every place where the two moments differ. Bytes beyond the end of the smaller
-    file, and the block with that end, are taken for changed.
+    `delta` covers the device: every place where the two moments differ. What lies beyond the end of the base
+    is taken for changed.
     """
-    common = now.size
-    if base.size != now.size:
-        common = min(base.size, now.size) // _BLOCK * _BLOCK
+    common = min(base.size, now.size)
     changed = Blocks()
     for begin, end, was, is_ in _side_by_side(base, now, common):
         if was == is_ == HOLE:
