@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from coeval.mover.progress import ProgressStyle
+
+
+class ChangedFrom(StrEnum):
+    """Who is asked what changed."""
+
+    CSI = "csi"
+    CSI_THROUGH_EXTENTS = "csi-through-extents"
+
 
 Url = Annotated[
     str,
@@ -35,4 +44,32 @@ SourcePath = Annotated[Path, typer.Option("--source", help="Image file or block 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="The moment that the source shows (RFC 3339).")]
 Changed = Annotated[
     Path | None, typer.Option("--changed", help='{"size": bytes, "ranges": [[offset, length], …]}')
+]
+From = Annotated[
+    ChangedFrom | None,
+    typer.Option("--changed-from", help="Ask the driver; for an image file, through its extents."),
+]
+MetadataAddress = Annotated[
+    str | None, typer.Option("--metadata-address", help="host:port of the SnapshotMetadata service.")
+]
+MetadataCa = Annotated[Path | None, typer.Option("--metadata-ca", help="PEM file that vouches for it.")]
+MetadataToken = Annotated[
+    Path | None,
+    typer.Option("--metadata-token-file", help="Token of its audience; read anew when it is needed."),
+]
+SnapshotNamespace = Annotated[
+    str | None, typer.Option("--snapshot-namespace", help="Namespace of the VolumeSnapshot.")
+]
+SnapshotName = Annotated[
+    str | None,
+    typer.Option("--snapshot-name", help="The later of the two, as VolumeSnapshot; it must be ready."),
+]
+BaseHandle = Annotated[
+    str | None, typer.Option("--base-handle", help="The earlier of the two, by its handle at the driver.")
+]
+RecordExtents = Annotated[
+    bool,
+    typer.Option(
+        "--record-extents", help="Record where the image file's blocks lie, for csi-through-extents."
+    ),
 ]

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from coeval.repository.crypto import hash_id
 from coeval.repository.errors import RepositoryDamaged
 from coeval.repository.pack import BlobType
 from coeval.repository.repository import Repository
@@ -53,6 +54,16 @@ class ContentList:
         for slot, length in enumerate(self.lengths):
             yield slot, offset, length
             offset += length
+
+
+def zero_content(size: int, chunk_size: int) -> ContentList:
+    """Make the content list of a volume of zeros. Whoever uses it stores the zero chunks themselves."""
+    content = ContentList()
+    for length, count in ((chunk_size, size // chunk_size), (size % chunk_size, 1)):
+        if length and count:
+            content.ids += hash_id(bytes(length)) * count
+            content.lengths.extend([length] * count)
+    return content
 
 
 def load_content(repository: Repository, node: Node, label: str) -> ContentList:

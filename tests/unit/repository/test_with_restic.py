@@ -64,7 +64,7 @@ def test_restic_accepts_every_step_up_to_the_commit(cli: Cli, restic: Restic, tm
     ranges.write_text(json.dumps({"size": size, "ranges": [[5 * MIB, 4096]]}))
     step = ("--name", "root", "--snapshot", interim, "--source", str(tmp_path / "t1"), "--as-of", T1)
     root = cli.run("volume", "retime", *step, "--changed", str(ranges))
-    assert (root["differences"], root["chunks_changed"]) == ("Ranges", 2)
+    assert (root["change_source"], root["chunks_changed"]) == ("Ranges", 2)
     restic.check()
     part = cli.copy(tmp_path / "data", "data", "--as-of", T1, "--tag", "backup=ns/b")
     restic.run("prune")
