@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import json
 import os
-import re
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
-_MODULE = Path(__file__).with_name("restic-build")
-_PACKAGE = "github.com/restic/restic/cmd/restic"
+from tests.tools.go_programs import go_program
 
 
-@functools.cache
 def restic_binary() -> Path:
-    """Give the restic program; builds it (minutes) if it is not cached. Safe for several runs at once."""
-    match = re.search(r"github\.com/restic/restic v([0-9.]+)", (_MODULE / "go.mod").read_text())
-    assert match, "tests/tools/restic-build/go.mod pins restic"
-    cache = Path(os.environ.get("COEVAL_CACHE", Path.home() / ".cache/coeval")) / "restic" / match[1]
-    binary = cache / "restic"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not binary.exists():
-            _build(binary)
-    return binary
-
-
-def _build(binary: Path) -> None:
-    environment = os.environ | {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-    with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
-        # Go may touch go.sum: it works on a copy, never on the tree.
-        for name in ("go.mod", "go.sum"):
-            shutil.copy(_MODULE / name, folder)
-        command = ["nice", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", "restic", _PACKAGE]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"restic does not build:\n{done.stderr}")
-        (Path(folder) / "restic").rename(binary)
+    """Give the restic program; builds it (minutes) if it is not cached."""
+    return go_program("restic", "github.com/restic/restic/cmd/restic")
 
 
 class Restic:
