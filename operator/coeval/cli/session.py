@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 
 from coeval.mover.errors import Interrupted
+from coeval.mover.memory import keep_freed_memory
 from coeval.mover.progress import Progress, ProgressStyle, shown
 from coeval.repository.errors import DataPlaneError, InvalidArgument, RepositoryNotFound
 from coeval.repository.lock import Lock
@@ -101,6 +102,7 @@ def with_repository(
     """Run work under the repository's lock, showing progress."""
 
     def action() -> Result:
+        keep_freed_memory()
         repository = Repository.init(access.store(), access.password())[0] if init else access.open()
         progress = Progress()
         with repository.lock(needed=lock_needed) as lock, shown(progress, output.style, label):
