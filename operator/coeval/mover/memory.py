@@ -12,8 +12,8 @@ _MIB = 1 << 20
 def keep_freed_memory() -> None:
     """Let the C library keep what was freed for the next chunk, instead of giving it back to the kernel.
 
-    Chunks of a MiB come and go by the thousand. Fetched anew each time, page by page, they cost a restore half
-    of its CPU time. The buffers under way bound what is kept. Other C libraries are left as they are.
+    Chunks of a MiB come and go by the thousand. Fetched anew each time, page by page, they cost a restore
+    half of its CPU time. The buffers under way bound what is kept. Other C libraries are left as they are.
     """
     with suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)

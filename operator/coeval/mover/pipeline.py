@@ -1,4 +1,4 @@
-"""A bounded pipeline: several threads, each of which reads an extent, then hashes, compresses and encrypts it."""
+"""A bounded pipeline: several threads, each of which reads an extent, then hashes, packs and seals it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Handle = Callable[[Extent, memoryview | None, int], None]
 def read_extents(source: Source, extents: Iterable[Extent], longest: int, handle: Handle) -> None:
     """Read extents in order and handle them, several at a time and in any order.
 
-    `longest` is the longest extent's length. Who reads an extent also handles it, while its bytes are still in
-    that core's cache. Raises the first error, once all threads ended.
+    `longest` is the longest extent's length. Who reads an extent also handles it, while its bytes are still
+    in that core's cache. Raises the first error, once all threads ended.
     """
     waiting = iter(extents)
     turn = threading.Lock()

@@ -17,8 +17,8 @@ LEVEL = 1
 
 SAMPLES = 16
 SAMPLE_SIZE = 4096
-"""A blob is tried in these pieces (bytes) first: of incompressible data (media, archives, ciphertext) zstd would
-make nothing smaller and take a third as long as SHA-256 for it; the pieces take a third of that."""
+"""A blob is tried in these pieces (bytes) first: incompressible data (media, archives, ciphertext) zstd would
+leave as it is, after a third of SHA-256's time; the pieces take a third of that."""
 
 UNPACKED_VERSION = 2
 """First byte of an unpacked file whose rest is zstd. Files that start with `{` or `[` are plain JSON."""
