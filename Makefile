@@ -7,7 +7,7 @@ CLUSTER ?= default
 PYTEST := $(BIN)/pytest -q
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-fast test-cluster cluster cluster-down manifests manifests-check lint
+.PHONY: help setup demo bench test test-fast test-cluster cluster cluster-down manifests manifests-check lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -22,6 +22,9 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 demo: setup ## the main job on a fresh machine: cluster, VM, backup, verdict (about an hour cold, minutes when built)
 	$(BIN)/python -m tests.e2e.demo --cluster $(CLUSTER)
+
+bench: setup ## speed against restic, kopia, borg, rustic and plain copies; writes docs/benchmarks.md (minutes once built)
+	$(BIN)/python -m tests.bench --docs
 
 test: lint manifests-check test-fast test-cluster ## everything that CI runs
 

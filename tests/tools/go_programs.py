@@ -1,4 +1,7 @@
-"""Programs that tests run against, built once from their pinned Go modules and kept by version."""
+"""Programs of other people, built once from their Go modules, kept by version, used as judges and rivals.
+
+Each has a wrapper module in `<name>-build/` beside this file, whose go.mod and go.sum pin it.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,30 @@ from tests.cluster.paths import cache
 
 
 @functools.cache
-def go_program(name: str, module: str, package: str) -> Path:
+def go_program(name: str, package: str) -> Path:
     """Give a program; builds it (minutes) if it is not cached. Safe for several runs at once.
 
-    `<name>-build/` beside this file pins `module`; `package` is the program's folder within it.
+    `package` is its main package, in the first module that the wrapper requires. Raises RuntimeError with
+    the compiler's words.
     """
-    wrapper = Path(__file__).with_name(f"{name}-build")
-    match = re.search(rf"{re.escape(module)} v([0-9.]+)", (wrapper / "go.mod").read_text())
-    assert match, f"{wrapper}/go.mod pins {module}"
-    place = cache() / name / match[1]
-    binary = place / name
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
+    binary = cache() / name / pinned_version(name) / name
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with (binary.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not binary.exists():
-            _build(wrapper, f"{module}/{package}", binary)
+            _build(_wrapper(name), package, binary)
     return binary
+
+
+def pinned_version(name: str) -> str:
+    """Give the version that a program's wrapper module requires, without the `v`."""
+    match = re.search(r"^require \S+ v(\S+)", (_wrapper(name) / "go.mod").read_text(), re.MULTILINE)
+    assert match, f"{_wrapper(name)}/go.mod pins {name}"
+    return match[1]
+
+
+def _wrapper(name: str) -> Path:
+    return Path(__file__).with_name(f"{name}-build")
 
 
 def _build(wrapper: Path, package: str, binary: Path) -> None:

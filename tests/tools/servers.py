@@ -70,7 +70,7 @@ def versitygw(folder: Path, *, tls: bool = False) -> Iterator[S3Server]:
     buckets = folder / "buckets"
     buckets.mkdir()
     port = free_port()
-    program = go_program("versitygw", "github.com/versity/versitygw", "cmd/versitygw")
+    program = go_program("versitygw", "github.com/versity/versitygw/cmd/versitygw")
     command = [str(program), "--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet", "--keep-alive"]
     if tls:
         pki.write_server(folder)

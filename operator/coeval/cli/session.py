@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 
 from coeval.mover.errors import Interrupted
+from coeval.mover.memory import keep_freed_memory
 from coeval.mover.progress import Progress, ProgressStyle, shown
 from coeval.repository.errors import DataPlaneError, InvalidArgument, RepositoryNotFound, StoreUnfit
 from coeval.repository.lock import Lock
@@ -126,6 +127,7 @@ def with_repository(
     """Run work under the repository's lock, showing progress."""
 
     def action() -> Result:
+        keep_freed_memory()
         repository = access.init()[0] if init else access.open()
         progress = Progress()
         with repository.lock(needed=lock_needed) as lock, shown(progress, output.style, label):

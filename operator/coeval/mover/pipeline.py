@@ -1,18 +1,19 @@
-"""A bounded pipeline: one thread reads, several hash, compress and encrypt. Buffers are pooled."""
+"""A bounded pipeline: several threads, each of which reads an extent, then hashes, packs and seals it."""
 
 from __future__ import annotations
 
 import mmap
 import os
-import queue
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from coeval.mover.sources import Source
 
-WORKERS = min(8, max(2, len(os.sched_getaffinity(0))))
-BUFFERS_PER_WORKER = 2
+CORES = min(8, len(os.sched_getaffinity(0)))
+WORKERS = CORES + 1
+"""One more than cores, so that these stay busy while a thread waits for the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +32,30 @@ Handle = Callable[[Extent, memoryview | None, int], None]
 def read_extents(source: Source, extents: Iterable[Extent], longest: int, handle: Handle) -> None:
     """Read extents in order and handle them, several at a time and in any order.
 
-    `longest` is the longest extent's length. Raises the first error, once all threads ended.
+    `longest` is the longest extent's length. Who reads an extent also handles it, while its bytes are still
+    in that core's cache. Raises the first error, once all threads ended.
     """
-    buffers: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-    for _ in range(WORKERS * BUFFERS_PER_WORKER):
-        # Anonymous memory begins at a page, as direct reads ask.
-        buffers.put(memoryview(mmap.mmap(-1, max(longest, mmap.PAGESIZE))))
+    waiting = iter(extents)
+    turn = threading.Lock()
     failures: list[BaseException] = []
 
-    def work(extent: Extent, buffer: memoryview, read: int) -> None:
+    def work() -> None:
+        # Anonymous memory begins at a page, as direct reads ask.
+        buffer = memoryview(mmap.mmap(-1, max(longest, mmap.PAGESIZE)))
         try:
-            if not failures:
-                handle(extent, buffer[: extent.length], read)
-        except BaseException as error:  # raised again by the reading thread
+            while True:
+                with turn:
+                    extent = None if failures else next(waiting, None)
+                    if extent is None:
+                        return
+                    view = buffer[: extent.length]
+                    read = source.read_into(extent.offset, view)
+                handle(extent, view if read else None, read)
+        except BaseException as error:  # raised again by the calling thread
             failures.append(error)
-        finally:
-            buffers.put(buffer)
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="chunk") as workers:
-        try:
-            for extent in extents:
-                if failures:
-                    break
-                buffer = buffers.get()
-                read = source.read_into(extent.offset, buffer[: extent.length])
-                if read:
-                    workers.submit(work, extent, buffer, read)
-                else:
-                    buffers.put(buffer)
-                    handle(extent, None, 0)
-        except BaseException as error:
-            failures.append(error)
+        for _ in range(WORKERS):
+            workers.submit(work)
     if failures:
         raise failures[0]

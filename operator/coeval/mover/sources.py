@@ -12,7 +12,7 @@ from coeval.mover.errors import SourceSizeMismatch, SourceUnreadable
 
 
 class Source(Protocol):
-    """The bytes of one volume at one moment. Used by one thread."""
+    """The bytes of one volume at one moment. Used by one thread at a time."""
 
     @property
     def size(self) -> int:
