@@ -189,6 +189,11 @@ def _conclude(draft: Draft, quiesce: QuiesceStatus) -> None:
     window = _window(draft)
     if method.holds and quiesce.release_sent_at is None:
         return  # watch_release sends it in this same plan
+    if method is Method.PAUSE and quiesce.released_at is None:
+        # Only the answer tells whether it was still ours to end: "not paused" means that somebody else did.
+        if quiesce.release_seen_at is not None:
+            _abandon(draft, "ReleaseAmbiguous", "it is not known who let the guest go on, or when")
+        return
     consistency = draft.status.consistency or ConsistencyStatus(required=Consistency.AUTO)
     for volume in draft.volumes:
         snapshot = draft.world.snapshots.get(volume.t1.snapshot or "") if volume.t1 else None
