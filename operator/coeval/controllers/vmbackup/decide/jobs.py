@@ -146,6 +146,6 @@ def _why_pending(draft: Draft, pod: MoverPod) -> str:
 def _explained(draft: Draft, job: MoverJob, reason: str, message: str) -> str:
     """With the names that a person needs to go and look, and what helps."""
     repository = draft.world.repository
-    place = f"BackupRepository {repository.name} on the claim {repository.claim}, " if repository else ""
+    place = f"BackupRepository {repository.name} in {repository.spec.location}, " if repository else ""
     parts = [f"{place}mover Job {job.name}: {message}", _WAY_OUT.get(reason)]
     return "; ".join(filter(None, parts))
