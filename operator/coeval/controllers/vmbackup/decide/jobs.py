@@ -16,6 +16,8 @@ HOPELESS = frozenset(
         "RepositoryNotFound",
         "RepositoryFull",
         "RepositoryDamaged",
+        "BucketNotFound",
+        "CredentialsRefused",
         "SourceSizeMismatch",
         "SnapshotNotFound",
         "InterimSnapshot",
@@ -29,6 +31,8 @@ _WAY_OUT = {
     "WrongPassword": "put the password that the repository was made with into the BackupRepository's Secret",
     "RepositoryFull": "make room (forget and prune old backups, enlarge the volume), then start a new backup",
     "RepositoryDamaged": "check the repository (restic check --read-data) before you trust it",
+    "BucketNotFound": "make the bucket, or correct spec.location.s3.bucket in a new BackupRepository",
+    "CredentialsRefused": "correct the Secret of the BackupRepository's spec.location.s3.credentialsSecret",
     "RepositoryLocked": "another program holds the lock; end it, or remove a stale one (restic unlock)",
 }
 
@@ -146,6 +150,6 @@ def _why_pending(draft: Draft, pod: MoverPod) -> str:
 def _explained(draft: Draft, job: MoverJob, reason: str, message: str) -> str:
     """With the names that a person needs to go and look, and what helps."""
     repository = draft.world.repository
-    place = f"BackupRepository {repository.name} on the claim {repository.claim}, " if repository else ""
+    place = f"BackupRepository {repository.name} in {repository.spec.location}, " if repository else ""
     parts = [f"{place}mover Job {job.name}: {message}", _WAY_OUT.get(reason)]
     return "; ".join(filter(None, parts))

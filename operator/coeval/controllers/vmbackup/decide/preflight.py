@@ -230,7 +230,7 @@ def _problems_of_repository(world: World) -> Iterator[Problem]:
 
 def _path(world: World) -> str:
     """Inside the BackupRepository: one restic repository per VM."""
-    prefix = world.repository.prefix.strip("/") if world.repository is not None else ""
+    prefix = world.repository.spec.location.prefix if world.repository is not None else ""
     parts = (prefix, world.backup.namespace, world.backup.spec.virtual_machine)
     return "/".join(filter(None, parts))
 
