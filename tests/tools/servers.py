@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ ACCESS_KEY = "COEVALTESTACCESSKEY"
 SECRET_KEY = "the-secret-key-of-the-tests"
 REGION = "us-east-1"
 START_SECONDS = 60.0
+_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,27 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def versitygw(folder: Path, *, tls: bool = False) -> Iterator[S3Server]:
-    """Run versitygw over a new folder; with TLS under a CA of its own, which nobody else trusts."""
+def versitygw(
+    folder: Path, *, tls: bool = False, within: Sequence[str] = (), address: str = "127.0.0.1"
+) -> Iterator[S3Server]:
+    """Run versitygw over a new folder; with TLS under a CA of its own, which nobody else trusts.
+
+    `within` is a command line that runs another one in the network namespace where `address` is.
+    """
     buckets = folder / "buckets"
     buckets.mkdir()
     port = free_port()
     program = go_program("versitygw", "github.com/versity/versitygw/cmd/versitygw")
-    command = [str(program), "--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet", "--keep-alive"]
+    command = [str(program), "--port", f"{address}:{port}", "--region", REGION, "--quiet", "--keep-alive"]
     if tls:
-        pki.write_server(folder)
+        pki.write_server(folder, address)
         command += ["--cert", str(folder / "server.crt"), "--key", str(folder / "server.key")]
     environment = {"ROOT_ACCESS_KEY_ID": ACCESS_KEY, "ROOT_SECRET_ACCESS_KEY": SECRET_KEY}
-    with _running([*command, "posix", str(buckets)], environment, port, folder / "versitygw.log"):
+    probe = [*within, sys.executable, "-c", _CONNECT, address, str(port)]
+    command = [*within, *command, "posix", str(buckets)]
+    with _running(command, environment, probe, folder / "versitygw.log"):
         scheme = "https" if tls else "http"
-        yield S3Server(f"{scheme}://127.0.0.1:{port}", buckets, folder / "ca.crt" if tls else None)
+        yield S3Server(f"{scheme}://{address}:{port}", buckets, folder / "ca.crt" if tls else None)
 
 
 @contextlib.contextmanager
@@ -86,7 +94,8 @@ def moto(folder: Path) -> Iterator[S3Server]:
     """Run moto's server. It holds objects in memory and accepts every credential."""
     port = free_port()
     command = [str(_moto_python()), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _running(command, {}, port, folder / "moto.log"):
+    probe = [sys.executable, "-c", _CONNECT, "127.0.0.1", str(port)]
+    with _running(command, {}, probe, folder / "moto.log"):
         yield S3Server(f"http://127.0.0.1:{port}")
 
 
@@ -108,22 +117,20 @@ def _moto_python() -> Path:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], environment: dict[str, str], port: int, log: Path) -> Iterator[None]:
+def _running(command: list[str], environment: dict[str, str], probe: list[str], log: Path) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
     try:
-        _wait(process, port, log)
+        _wait(process, probe, log)
         yield
     finally:
         process.kill()  # versitygw, asked to end, waits for idle clients
         process.wait(10)
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], probe: list[str], log: Path) -> None:
     until = time.monotonic() + START_SECONDS
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
+    while subprocess.run(probe, capture_output=True, check=False).returncode:
         if process.poll() is not None or time.monotonic() > until:
             raise RuntimeError(f"{process.args!r} does not answer:\n{log.read_text()}")
         time.sleep(0.02)
