@@ -18,7 +18,7 @@ from tests.tools.servers import ACCESS_KEY, SECRET_KEY, S3Server, versitygw
 
 pytestmark = pytest.mark.kubevirt
 
-NAME = "bucket"
+NAME = "in-a-bucket"
 PASSWORD = "change-me-before-the-first-backup"
 EXAMPLE = ROOT / "manifests/examples/repository-s3.yaml"
 
@@ -41,6 +41,7 @@ def bucket(kubectl: Kubectl, operator: None, server: S3Server) -> str:
     credentials, key, authority, repository = yaml.safe_load_all(EXAMPLE.read_text())
     credentials["stringData"] = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     authority["data"]["ca.crt"] = server.ca.read_text()
+    repository["metadata"]["name"] = NAME
     repository["spec"]["location"]["s3"] |= {"bucket": bucket, "endpoint": server.endpoint}
     kubectl.apply(credentials, key, authority, repository)
     kubectl("wait", "backuprepository", NAME, "--for=condition=Ready", "--timeout=120s")
