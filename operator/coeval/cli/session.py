@@ -97,13 +97,17 @@ def with_repository(
     *,
     init: bool = False,
     lock_needed: bool = True,
+    exclusive: bool = False,
 ) -> None:
     """Run work under the repository's lock, showing progress."""
 
     def action() -> Result:
         repository = Repository.init(access.store(), access.password())[0] if init else access.open()
         progress = Progress()
-        with repository.lock(needed=lock_needed) as lock, shown(progress, output.style, label):
+        with (
+            repository.lock(needed=lock_needed, exclusive=exclusive) as lock,
+            shown(progress, output.style, label),
+        ):
             return work(repository, lock, progress)
 
     perform(output, action)

@@ -17,6 +17,7 @@ from coeval.mover.progress import Progress
 from coeval.mover.ranges import Ranges
 from coeval.mover.retime import Retimed, retime
 from coeval.mover.sources import Source
+from coeval.repository.errors import RepositoryDamaged
 from coeval.repository.keys import user_name
 from coeval.repository.lock import Lock
 from coeval.repository.repository import Repository
@@ -50,11 +51,11 @@ def copy_volume(
     parent: str | None = None,
 ) -> Result:
     """Copy a volume; with a parent and changed ranges, read only those. It becomes a part, or interim."""
-    base = ContentList()
+    base = _Base(ContentList())
     if parent is not None:
         snapshot = repository.snapshot(parent)
         tags.refuse_interim(snapshot, "--parent")
-        base = _content(repository, snapshot, job.name)
+        base = _base(repository, snapshot, job.name)
     return _move(repository, lock, source, job, progress=progress, base=base)
 
 
@@ -69,7 +70,7 @@ def retime_volume(
 ) -> Result:
     """Move the copy in a snapshot to the moment of `source`. It becomes a part; the copy stays as it is."""
     snapshot = repository.snapshot(snapshot_id)
-    base = _content(repository, snapshot, job.name)
+    base = _base(repository, snapshot, job.name)
     backup = tags.value(snapshot, tags.BACKUP)
     named = any(tag.startswith(f"{tags.BACKUP}=") for tag in job.tags)
     if tags.INTERIM in snapshot.tags and backup and not named:
@@ -77,9 +78,21 @@ def retime_volume(
     return _move(repository, lock, source, job, progress=progress, base=base)
 
 
-def _content(repository: Repository, snapshot: Snapshot, volume: str) -> ContentList:
-    node = volume_image(repository, snapshot, volume)
-    return load_content(repository, node, f"snapshot {snapshot.id}: {image_path(volume)}")
+@dataclass(frozen=True)
+class _Base:
+    """What a volume is moved on from. Of a damaged one nothing is used, and `damage` says why."""
+
+    content: ContentList
+    damage: str | None = None
+
+
+def _base(repository: Repository, snapshot: Snapshot, volume: str) -> _Base:
+    """Load the base. The source has everything: where the base lacks something, all is read, and it heals."""
+    try:
+        node = volume_image(repository, snapshot, volume)
+        return _Base(load_content(repository, node, f"snapshot {snapshot.id}: {image_path(volume)}"))
+    except RepositoryDamaged as error:
+        return _Base(ContentList(), str(error))
 
 
 def _move(
@@ -89,7 +102,7 @@ def _move(
     job: VolumeJob,
     *,
     progress: Progress,
-    base: ContentList,
+    base: _Base,
 ) -> Result:
     check_volume_name(job.name)
     all_tags = tags.own_tags(job.moment, tags.INTERIM if job.interim else tags.PART, job.name, job.tags)
@@ -97,16 +110,17 @@ def _move(
         raise SourceSizeMismatch(
             f"--changed is for a volume of {job.changed.size} bytes, but --source has {source.size}"
         )
+    changed = None if base.damage else job.changed
     begun = datetime.now(UTC)
     with BlobWriter(repository, lock) as writer:
         done = retime(
-            base,
-            job.changed or Ranges.everything(source.size),
+            base.content,
+            changed or Ranges.everything(source.size),
             source,
             writer=writer,
             progress=progress,
             chunk_size=job.chunk_size,
-            sample=random.SystemRandom() if job.changed else None,
+            sample=random.SystemRandom() if changed else None,
         )
         tree = store_volume(writer, job.name, done.content, job.moment)
         writer.flush()
@@ -127,8 +141,9 @@ def _move(
         "volume": job.name,
         "as_of": go_time(job.moment),
         "interim": job.interim,
-        "differences": "Ranges" if job.changed and not done.sample_contradicts else "Compare",
+        "differences": "Ranges" if changed and not done.sample_contradicts else "Compare",
         "sample_contradicts": done.sample_contradicts,
+        "base_damage": base.damage,
         "bytes_total": source.size,
         "bytes_read": done.bytes_read,
         "bytes_changed": done.bytes_changed,

@@ -117,13 +117,14 @@ class Index:
         return places
 
 
-def encode_index(entries: Sequence[PackEntry]) -> bytes:
-    """Write an index file's JSON."""
+def encode_index(entries: Sequence[PackEntry], supersedes: Sequence[str] = ()) -> bytes:
+    """Write an index file's JSON, which may name older files that no longer count."""
     packs = [
         {"id": entry.pack.hex(), "blobs": [_blob_json(entry.type, *blob) for blob in entry.blobs]}
         for entry in entries
     ]
-    return json.dumps({"packs": packs}, separators=(",", ":")).encode() + b"\n"
+    doc = {"supersedes": list(supersedes), "packs": packs} if supersedes else {"packs": packs}
+    return json.dumps(doc, separators=(",", ":")).encode() + b"\n"
 
 
 def decode_index(text: bytes) -> tuple[list[PackEntry], list[str]]:
