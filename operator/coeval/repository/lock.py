@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol
 
+from coeval.repository.documents import MALFORMED, parse_document
 from coeval.repository.errors import (
     DataPlaneError,
     ObjectMissing,
@@ -71,12 +72,12 @@ class LockInfo:
     def parse(cls, name: str, text: bytes) -> LockInfo:
         """Parse a lock object. Raises ValueError."""
         try:
-            doc = json.loads(text)
+            doc = parse_document(text)
             texts = (str(doc.get("hostname", "")), str(doc.get("username", "")))
             return cls(
                 name, parse_go_time(doc["time"]), bool(doc["exclusive"]), *texts, int(doc.get("pid", 0))
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise ValueError(str(error)) from error
 
     def stale(self, now: datetime) -> bool:
