@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
+import pytest
+from coeval.cli import session
 from coeval.mover.content import load_content
 from coeval.mover.layout import volume_image, volume_trees
 from coeval.mover.progress import Progress
@@ -24,7 +27,7 @@ from coeval.repository.pack import BlobType, read_header
 from coeval.repository.repository import Repository
 from coeval.repository.store import Kind, Store
 
-from tests.tools.repositories import PASSWORD
+from tests.tools.repositories import PASSWORD, run_coeval
 
 T1, T2, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z", "2026-01-02T00:00:00Z"
 MIB = 1 << 20
@@ -69,6 +72,9 @@ class FaultyStore:
         self._at, self._fault = at, fault
         self._guard = threading.Lock()
 
+    def about_to(self, number: int, verb: str) -> None:
+        """Called ahead of each call, of one at a time."""
+
     def save(self, kind: Kind, name: str, parts: Sequence[Bytes]) -> None:
         self._call("save", kind, lambda: self.inner.save(kind, name, parts))
         if kind is Kind.PACK:
@@ -102,6 +108,7 @@ class FaultyStore:
     def _call(self, verb: str, kind: Kind | None, effect: Callable[[], object] = lambda: None) -> None:
         with self._guard:
             number = len(self.calls)
+            self.about_to(number, verb)
             self.calls.append(Call(verb, kind))
         wrong = number == self._at
         if self._fault is Fault.GONE and 0 <= self._at <= number:
@@ -113,6 +120,15 @@ class FaultyStore:
         effect()
         if wrong:
             raise RepositoryUnreachable(f"{verb}: the answer was lost")
+
+
+def run_on(store: Store, password_file: Path, words: list[str], code: int | None = 0) -> dict[str, Any]:
+    """Run a command in this process on any store; expect an exit code (None: any); give its document."""
+    at = next(number for number, word in enumerate(words) if word.startswith("-"))
+    access = ["--repository", "file:///memory", "--password-file", str(password_file)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "open_store", lambda url: store)
+        return run_coeval(*words[:at], *access, *words[at:], code=code)
 
 
 @dataclass

@@ -123,6 +123,7 @@ def with_repository(
     *,
     init: bool = False,
     lock_needed: bool = True,
+    exclusive: bool = False,
 ) -> None:
     """Run work under the repository's lock, showing progress."""
 
@@ -130,7 +131,10 @@ def with_repository(
         keep_freed_memory()
         repository = access.init()[0] if init else access.open()
         progress = Progress()
-        with repository.lock(needed=lock_needed) as lock, shown(progress, output.style, label):
+        with (
+            repository.lock(needed=lock_needed, exclusive=exclusive) as lock,
+            shown(progress, output.style, label),
+        ):
             return work(repository, lock, progress)
 
     perform(output, action)

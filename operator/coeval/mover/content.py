@@ -76,7 +76,7 @@ def load_content(repository: Repository, node: Node, label: str) -> ContentList:
         blob_id = node.content[at : at + 32]
         places = repository.index.find(BlobType.DATA, blob_id)
         if not places:
-            raise RepositoryDamaged(f"{label}: data blob {blob_id.hex()} is in no index")
+            raise RepositoryDamaged(f"{label}: {repository.missing(BlobType.DATA, blob_id)}")
         length = places[0].plaintext_length
         if not 0 < length <= MAX_CHUNK:
             raise RepositoryDamaged(

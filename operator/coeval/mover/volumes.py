@@ -21,6 +21,7 @@ from coeval.mover.progress import Progress
 from coeval.mover.ranges import Ranges
 from coeval.mover.retime import Retimed, retime
 from coeval.mover.sources import Source
+from coeval.repository.errors import RepositoryDamaged
 from coeval.repository.keys import user_name
 from coeval.repository.lock import Lock
 from coeval.repository.pack import BlobType
@@ -91,7 +92,11 @@ def _start(
     repository: Repository, source: Source, job: VolumeJob, base: Snapshot | None
 ) -> tuple[ContentList, Changes | None]:
     """Give what is started from, and what may differ from it if a change source was asked."""
-    content = _content(repository, base, job.name) if base else ContentList()
+    try:
+        content = _content(repository, base, job.name) if base else ContentList()
+    except RepositoryDamaged as error:
+        # The source has everything: where the base lacks something, all is read, and it heals.
+        return ContentList(), compare(source, Reason.BASE_DAMAGED, str(error))
     if job.changes is None:
         return content, None
     changes = find_changes(job.changes, source, partial(_recorded_extents, repository, base, job.name))

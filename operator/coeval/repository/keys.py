@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import getpass
 import json
 import os
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 
 from coeval.repository.config import Config
 from coeval.repository.crypto import Key, Unauthentic, hash_id
+from coeval.repository.documents import MALFORMED, parse_document
 from coeval.repository.errors import ObjectMissing, RepositoryDamaged, RepositoryNotFound, WrongPassword
 from coeval.repository.store import CONFIG_NAME, Kind, Store
 
@@ -27,6 +27,10 @@ class ScryptCost:
     n: int = 1 << 15
     r: int = 8
     p: int = 1
+
+    def excessive(self) -> bool:
+        """Tell whether it asks for more than 1 GiB, or some 256 times the work of the default."""
+        return self.n * self.r > 1 << 23 or self.n * self.r * self.p > 1 << 26
 
 
 def add_key(store: Store, master: Key, password: str, cost: ScryptCost) -> str:
@@ -119,11 +123,14 @@ def _open_key(store: Store, name: str, password: str) -> Key:
     if hash_id(text).hex() != name:
         raise RepositoryDamaged(f"keys/{name} is damaged: its content does not fit its name")
     try:
-        doc = json.loads(text)
+        doc = parse_document(text)
         if doc["kdf"] != "scrypt":
             raise RepositoryDamaged(f"keys/{name}: unknown key derivation {doc['kdf']!r}")
+        cost = ScryptCost(doc["N"], doc["r"], doc["p"])
+        if cost.excessive():
+            raise RepositoryDamaged(f"keys/{name}: its scrypt parameters {cost} would exhaust this machine")
         salt, data = base64.b64decode(doc["salt"]), base64.b64decode(doc["data"])
-        user_key = Key.derive(password.encode(), salt=salt, n=doc["N"], r=doc["r"], p=doc["p"])
+        user_key = Key.derive(password.encode(), salt=salt, n=cost.n, r=cost.r, p=cost.p)
         return Key.from_json(user_key.open(data))
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except MALFORMED as error:
         raise RepositoryDamaged(f"keys/{name}: {error}") from error

@@ -16,7 +16,7 @@ from coeval.repository.errors import (
     RepositoryNotFound,
     SnapshotNotFound,
 )
-from coeval.repository.index import Index, MalformedIndex, decode_index
+from coeval.repository.index import Index, MalformedIndex, PackEntry, decode_index
 from coeval.repository.keys import ScryptCost, find_key, left_key, new_key
 from coeval.repository.lock import Lock
 from coeval.repository.pack import BlobType, Damaged, Place, open_blob
@@ -35,6 +35,10 @@ class Repository:
         self.store = store
         self.key = key
         self.config = config
+        self.lenient = False
+        """Set by commands that only read: what a damaged index file lists is missing, the rest comes out."""
+        self.passed_over: list[str] = []
+        """Damaged index files, once the index was read, if that is lenient."""
         self._index: Index | None = None
         self._index_guard = threading.Lock()
 
@@ -66,9 +70,9 @@ class Repository:
             store.remove(Kind.KEY, name)
         return winner, False
 
-    def lock(self, *, needed: bool = True) -> Lock:
-        """Give a plain lock, to be used with `with`. See Lock."""
-        return Lock(self, needed=needed)
+    def lock(self, *, needed: bool = True, exclusive: bool = False) -> Lock:
+        """Give a lock, to be used with `with`. See Lock."""
+        return Lock(self, needed=needed, exclusive=exclusive)
 
     # Unpacked files: index, snapshots, locks.
 
@@ -118,6 +122,28 @@ class Repository:
                 self._index = self._read_index(superseded=frozenset())
             return self._index
 
+    def load_index(self, name: str) -> tuple[list[PackEntry], list[str]]:
+        """Read an index file: its packs, and the files that it supersedes. Raises RepositoryDamaged."""
+        try:
+            return decode_index(self.load_file(Kind.INDEX, name))
+        except ObjectMissing:
+            raise
+        except MalformedIndex as error:
+            problem = f"index/{name} is malformed: {error}"
+        except RepositoryDamaged as error:
+            problem = str(error)
+        raise RepositoryDamaged(f"{problem}; `restic repair index` makes a new one from the packs")
+
+    def missing(self, kind: BlobType, blob_id: bytes) -> RepositoryDamaged:
+        """Give the failure for a blob that no index file lists."""
+        passed_over = "".join(f"; {problem}" for problem in self.passed_over)
+        return RepositoryDamaged(f"{kind.name.lower()} blob {blob_id.hex()} is in no index{passed_over}")
+
+    def forget_index(self) -> None:
+        """Read the index again at its next use: its files were changed."""
+        with self._index_guard:
+            self._index = None
+
     def load_blob(self, kind: BlobType, blob_id: bytes) -> bytes:
         """Read a blob and prove that it is the one. Raises RepositoryDamaged, naming blob and pack.
 
@@ -129,7 +155,7 @@ class Repository:
                 return self._read_place(kind, blob_id, place)
             except RepositoryDamaged as error:
                 failure = error
-        raise failure or RepositoryDamaged(f"{kind.name.lower()} blob {blob_id.hex()} is in no index")
+        raise failure or self.missing(kind, blob_id)
 
     def check_pack(self, pack: bytes, wanted: list[tuple[BlobType, bytes]]) -> None:
         """Read a whole pack, prove that its file is unchanged and that the wanted blobs come out of it.
@@ -213,9 +239,12 @@ class Repository:
             if name in superseded:
                 continue
             try:
-                entries, old = decode_index(self.load_file(Kind.INDEX, name))
-            except MalformedIndex as error:
-                raise RepositoryDamaged(f"index/{name} is malformed: {error}") from error
+                entries, old = self.load_index(name)
+            except RepositoryDamaged as error:
+                if not self.lenient:
+                    raise
+                self.passed_over.append(str(error))
+                continue
             replaced.update(old)
             for entry in entries:
                 index.add(entry)

@@ -15,7 +15,7 @@ from coeval.repository.crypto import Bytes, hash_id
 from coeval.repository.errors import DataPlaneError
 from coeval.repository.index import FILE_BLOBS, PackEntry, encode_index
 from coeval.repository.lock import Lock
-from coeval.repository.pack import TARGET_SIZE, BlobType, Pack, SealedBlob, seal_blob
+from coeval.repository.pack import TARGET_SIZE, BlobType, Pack, SealedBlob, list_blobs, seal_blob
 from coeval.repository.repository import Repository
 from coeval.repository.store import Kind
 
@@ -114,7 +114,7 @@ class BlobWriter:
         self._lock.check()
         pack_id, parts = pack.finish(self._repository.key)
         self._repository.store.save(Kind.PACK, pack_id.hex(), parts)
-        entry = PackEntry(pack_id, pack.type, _listed(pack))
+        entry = PackEntry(pack_id, pack.type, list_blobs(pack))
         with self._guard:
             self._index.add(entry)
             self._pending -= {(pack.type, blob.id) for blob in pack.blobs}
@@ -142,12 +142,3 @@ class BlobWriter:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _listed(pack: Pack) -> list[tuple[bytes, int, int, int]]:
-    blobs = []
-    offset = 0
-    for blob in pack.blobs:
-        blobs.append((blob.id, offset, len(blob.data), blob.raw_length))
-        offset += len(blob.data)
-    return blobs

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import pytest
-from coeval.cli import session
 from coeval.repository import lock, repository
 from coeval.repository.file_store import FileStore
 from coeval.repository.store import Kind
 from coeval.repository.writer import BlobWriter
 
-from tests.tools.faults import REPLACED, T1, Call, Fault, FaultyStore, Story, judge
-from tests.tools.repositories import CHEAP, PASSWORD, MemoryStore, run_coeval
+from tests.tools.faults import REPLACED, T1, Call, Fault, FaultyStore, Story, judge, run_on
+from tests.tools.repositories import CHEAP, PASSWORD, MemoryStore
 from tests.tools.restic import Restic
 
 Objects = dict[tuple[Kind, str], bytes]
@@ -52,12 +52,8 @@ class Told:
     password: Path
     steps: dict[str, Step]
 
-    def run(self, words: list[str], store: FaultyStore, code: int | None = 0) -> dict[str, object]:
-        at = next(number for number, word in enumerate(words) if word.startswith("-"))
-        access = ["--repository", "file:///memory", "--password-file", str(self.password)]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(session, "open_store", lambda url: store)
-            return run_coeval(*words[:at], *access, *words[at:], code=code)
+    def run(self, words: list[str], store: FaultyStore, code: int | None = 0) -> dict[str, Any]:
+        return run_on(store, self.password, words, code)
 
 
 @pytest.fixture(scope="module")

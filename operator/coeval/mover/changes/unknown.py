@@ -15,7 +15,8 @@ class Reason(StrEnum):
     TRACKING_OFF = "TrackingOff"
     REQUEST_REFUSED = "RequestRefused"
     ANSWER_INVALID = "AnswerInvalid"
-    # Of what it answered, and of the volume.
+    # Of the base, of what was answered, and of the volume.
+    BASE_DAMAGED = "BaseDamaged"
     SIZE_DIFFERS = "SizeDiffers"
     SAMPLE_CONTRADICTS = "SampleContradicts"
     # Of the way through a filesystem's extents.
