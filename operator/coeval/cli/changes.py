@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coeval.cli.options import ChangedFrom
-from coeval.mover.changes.service import Service
 from coeval.mover.changes.sources import ChangeSource, Csi, CsiThroughExtents, Given
 from coeval.mover.ranges import read_ranges
 from coeval.repository.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from coeval.mover.changes.service import Service
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Asked:
         ]
 
     def _service(self) -> tuple[Service, str]:
+        from coeval.mover.changes.service import Service  # noqa: PLC0415  (only who asks it pays for gRPC)
+
         if not (self.address and self.ca and self.token and self.namespace and self.snapshot):
             missing = next(option for option, value in self._of_service() if not value)
             raise InvalidArgument(f"--changed-from {self.changed_from} needs {missing}")

@@ -249,3 +249,69 @@ def test_two_movers_make_and_fill_one_repository_at_once(
         wanted = (tmp_path / name).read_bytes()
         assert restic.run("dump", doc["snapshot"], f"/disks/{name}/disk.img") == wanted
     assert len(list(open_store(url).entries(Kind.KEY))) == 1
+
+
+SERVICE = {
+    "--metadata-address": "localhost:1",
+    "--metadata-ca": "/missing/ca",
+    "--metadata-token-file": "/missing/token",
+    "--snapshot-namespace": "n",
+    "--snapshot-name": "s",
+}
+
+
+def with_service(**more: str | None) -> list[str]:
+    """Options of the service, with some of them changed or left out."""
+    options = SERVICE | {f"--{name.replace('_', '-')}": value for name, value in more.items()}
+    return [word for option, value in options.items() if value is not None for word in (option, value)]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--snapshot-name", "s"], "--snapshot-name means nothing without --changed-from"),
+        (["--changed-from", "csi"], "needs --metadata-address"),
+        *(
+            (["--changed-from", "csi", *with_service(**{option[2:]: None})], f"needs {option}")
+            for option in SERVICE
+        ),
+        (["--changed-from", "csi", *with_service(metadata_address="here")], "host:port"),
+        (["--changed-from", "csi", *with_service()], "--metadata-token-file /missing/token"),
+        (["--changed-from", "csi", *with_service(), "--base-handle", "h"], "--parent"),
+        (["--changed-from", "csi-through-extents", *with_service()], "needs --base-handle"),
+        (["--parent", "PARENT", "--changed-from", "csi", *with_service()], "--parent"),
+        (
+            ["--parent", "PARENT", "--changed-from", "csi", *with_service(), "--base-handle", ""],
+            "--base-handle",
+        ),
+        (
+            [
+                "--parent",
+                "PARENT",
+                "--changed",
+                "R",
+                "--changed-from",
+                "csi",
+                *with_service(),
+                "--base-handle",
+                "h",
+            ],
+            "exclude each other",
+        ),
+    ],
+)
+def test_options_of_the_service_belong_together(
+    cli: Cli, tmp_path: Path, words: list[str], named: str
+) -> None:
+    parent = cli.copy(tmp_path / "image", "a")
+    words = [parent if word == "PARENT" else word for word in words]
+    command = ["volume", "copy", "--name", "a", "--source", str(tmp_path / "image"), *words]
+    error = cli.run(*command, code=2)["error"]
+    assert error["reason"] == "InvalidArgument" and named in error["message"]
+    assert len(list((cli.repository / "snapshots").iterdir())) == 1
+
+
+def test_a_data_command_does_not_load_what_only_a_service_needs() -> None:
+    program = "import sys, coeval.mover.volumes, coeval.cli.changes; print('grpc' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"

@@ -90,7 +90,7 @@ def test_the_next_backup_heals_and_restic_agrees(
     restic.check()
     restic.run("prune", "--max-unused", "0")
     restic.check()
-    assert damaged is None or not (restic.repository / "data" / key[1][:2] / key[1]).exists()
+    assert damaged is None or not (tmp_path / "repository/data" / key[1][:2] / key[1]).exists()
     assert restic.run("dump", world.snapshots["a"], "/disks/a/disk.img") == world.images["a"]
 
 
@@ -149,7 +149,7 @@ def test_repair_wants_to_be_alone(world: World) -> None:
 @pytest.mark.restic
 def test_restic_honours_our_exclusive_lock(world: World, tmp_path: Path) -> None:
     restic = on_disk(world, tmp_path / "repository")
-    with Repository.open(FileStore(str(restic.repository)), PASSWORD).lock(exclusive=True):
+    with Repository.open(FileStore(str(tmp_path / "repository")), PASSWORD).lock(exclusive=True):
         refused = restic.attempt("snapshots")
         assert refused.returncode and b"locked exclusively" in refused.stderr
     restic.run("snapshots")

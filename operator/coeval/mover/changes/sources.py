@@ -6,17 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from coeval.mover.changes.blocks import Blocks
 from coeval.mover.changes.extents import MOUNTINFO, ExtentMap, read_extents
-from coeval.mover.changes.service import Answer, Service
 from coeval.mover.changes.through_extents import changed_blocks
 from coeval.mover.changes.unknown import ChangesUnknown, Reason
 from coeval.mover.content import CHUNK_SIZE
 from coeval.mover.errors import SourceSizeMismatch
 from coeval.mover.ranges import Ranges
 from coeval.mover.sources import Source
+
+if TYPE_CHECKING:  # gRPC takes a quarter of a second and 16 MiB: only who asks a service pays
+    from coeval.mover.changes.service import Service
 
 MESSAGE_LIMIT: Final = 600
 """Characters of a message that come from elsewhere; the whole result must fit in 4 KiB."""
@@ -80,17 +82,6 @@ def compare(source: Source, reason: Reason, message: str) -> Changes:
 
 
 @dataclass(frozen=True)
-class Compare:
-    """Reads everything and compares it with the base."""
-
-    from_zeros = False
-
-    def find(self, source: Source, recorded: Callable[[], ExtentMap]) -> Changes:
-        """See ChangeSource."""
-        return Changes(SourceName.COMPARE, Ranges.everything(source.size))
-
-
-@dataclass(frozen=True)
 class Given:
     """Ranges that somebody else found out, for a volume of just their size."""
 
@@ -125,7 +116,10 @@ class Csi:
 
     def find(self, source: Source, recorded: Callable[[], ExtentMap]) -> Changes:
         """See ChangeSource."""
-        answer = _ask(self.service, self.snapshot, self.base_handle)
+        if self.base_handle is None:
+            answer = self.service.allocated(self.snapshot)
+        else:
+            answer = self.service.delta(self.base_handle, self.snapshot)
         # Without any message nothing is allocated or nothing differs; the size is then not told.
         if answer.capacity not in (None, source.size):
             raise ChangesUnknown(
@@ -171,10 +165,6 @@ class CsiThroughExtents:
                 f"snapshot {self.snapshot} {capacity}: offsets cannot be compared",
             )
         return _changes(SourceName.CSI_THROUGH_EXTENTS, source, changed_blocks(base, now, answer.blocks))
-
-
-def _ask(service: Service, snapshot: str, base_handle: str | None) -> Answer:
-    return service.allocated(snapshot) if base_handle is None else service.delta(base_handle, snapshot)
 
 
 def _changes(name: SourceName, source: Source, blocks: Blocks) -> Changes:
