@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,19 @@ from coeval.mover.changes.sources import Given
 from coeval.mover.commit import CommitJob, commit
 from coeval.mover.errors import InterimSnapshot
 from coeval.mover.progress import Progress
-from coeval.mover.ranges import Ranges
-from coeval.mover.restore import restore_volume
-from coeval.mover.sources import Source, open_source
-from coeval.mover.targets import FileTarget
 from coeval.mover.verify import verify
 from coeval.mover.volumes import VolumeJob, copy_volume, retime_volume
 from coeval.repository import lock
 from coeval.repository.repository import Repository
 from coeval.repository.snapshot import parse_go_time
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tools.examples import examples
+from tests.tools.images import CHUNK, Writes, change, differences, opened, restored, write_image
 from tests.tools.repositories import PASSWORD, MemoryStore, new_repository
 
 T1, T2 = parse_go_time("2026-01-01T00:00:00Z"), parse_go_time("2026-01-01T00:00:09Z")
-CHUNK = 4096
 LIMIT = 12 * CHUNK
 
 
@@ -40,8 +36,6 @@ def no_settling() -> Iterator[None]:
         yield
 
 
-# An image is a size and writes (offset, length, byte; 0 punches a hole) from which the file is made.
-Writes = list[tuple[int, int, int]]
 writes = st.lists(
     st.tuples(st.integers(0, LIMIT), st.integers(1, 3 * CHUNK), st.sampled_from([0, 0, 1, 2, 255])),
     max_size=6,
@@ -55,51 +49,12 @@ sizes = st.one_of(
 
 def make(path: Path, size: int, changes: Writes) -> bytes:
     image = bytearray(size)
-    for offset, length, byte in changes:
-        image[offset : min(size, offset + length)] = bytes([byte]) * max(0, min(length, size - offset))
-    with path.open("wb") as file:
-        file.truncate(size)
-        for at in range(0, size, CHUNK):
-            piece = bytes(image[at : at + CHUNK])
-            if piece.strip(b"\0"):
-                file.seek(at)
-                file.write(piece)
+    change(image, changes)
+    write_image(path, bytes(image))
     return bytes(image)
 
 
-def differences(t1: bytes, t2: bytes, unit: int) -> Ranges:
-    """Report as a driver does: units that differ, but none beyond T2's end: growth speaks for itself."""
-    ranges: list[tuple[int, int]] = []
-    for at in range(0, min(len(t1), len(t2)), unit):
-        if t1[at : at + unit] != t2[at : at + unit]:
-            end = min(at + unit, len(t1))
-            if ranges and sum(ranges[-1]) == at:
-                ranges[-1] = (ranges[-1][0], end - ranges[-1][0])
-            else:
-                ranges.append((at, end - at))
-    return Ranges(len(t1), tuple(ranges))
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Source]:
-    source = open_source(path)
-    try:
-        yield source
-    finally:
-        source.close()
-
-
-def restored(repository: Repository, snapshot: str, folder: Path) -> bytes:
-    path = folder / "out"
-    target = FileTarget(path, sparse=True, overwrite=True)
-    try:
-        restore_volume(repository, snapshot, "root", target, progress=Progress())
-    finally:
-        target.close()
-    return path.read_bytes()
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(80)
 @given(
     size2=sizes,
     common=writes,
@@ -140,7 +95,7 @@ def test_a_copy_moved_to_t1_restores_to_t1(
     (tmp_path / "out").unlink()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(size=sizes, common=writes, steps=st.lists(st.tuples(sizes, writes), min_size=1, max_size=3))
 def test_a_chain_of_incremental_copies_restores_to_each(
     tmp_path: Path, size: int, common: Writes, steps: list[tuple[int, Writes]]
@@ -163,7 +118,7 @@ def test_a_chain_of_incremental_copies_restores_to_each(
     (tmp_path / "out").unlink()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(seed=st.integers(0, 1 << 32), stop=st.integers(1, 14))
 def test_a_mover_that_dies_at_any_call_leaves_orphans_only(tmp_path: Path, seed: int, stop: int) -> None:
     class Died(BaseException):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from coeval.cli import session
@@ -29,6 +29,7 @@ from coeval.repository.store import Kind, Store
 
 from tests.tools.repositories import PASSWORD, run_coeval
 
+T = TypeVar("T")
 T1, T2, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z", "2026-01-02T00:00:00Z"
 MIB = 1 << 20
 WRITING = {"save", "create", "remove", "sweep"}
@@ -82,30 +83,24 @@ class FaultyStore:
                 self.packed += sum(len(part) for part in parts)
 
     def create(self, kind: Kind, name: str, parts: Sequence[Bytes]) -> bool:
-        made: list[bool] = []
-        self._call("create", kind, lambda: made.append(self.inner.create(kind, name, parts)))
-        return made[0]
+        return self._call("create", kind, lambda: self.inner.create(kind, name, parts))
 
     def load(self, kind: Kind, name: str) -> bytes:
-        self._call("load", kind)
-        return self.inner.load(kind, name)
+        return self._call("load", kind, lambda: self.inner.load(kind, name))
 
     def load_range(self, kind: Kind, name: str, offset: int, length: int) -> bytes:
-        self._call("load_range", kind)
-        return self.inner.load_range(kind, name, offset, length)
+        return self._call("load_range", kind, lambda: self.inner.load_range(kind, name, offset, length))
 
     def entries(self, kind: Kind) -> Iterator[tuple[str, int]]:
-        self._call("entries", kind)
-        return self.inner.entries(kind)
+        return iter(self._call("entries", kind, lambda: list(self.inner.entries(kind))))
 
     def remove(self, kind: Kind, name: str) -> None:
         self._call("remove", kind, lambda: self.inner.remove(kind, name))
 
     def sweep(self) -> int:
-        self._call("sweep", None, self.inner.sweep)
-        return 0
+        return self._call("sweep", None, self.inner.sweep)
 
-    def _call(self, verb: str, kind: Kind | None, effect: Callable[[], object] = lambda: None) -> None:
+    def _call(self, verb: str, kind: Kind | None, effect: Callable[[], T]) -> T:
         with self._guard:
             number = len(self.calls)
             self.about_to(number, verb)
@@ -117,9 +112,10 @@ class FaultyStore:
             raise RepositoryFull(f"{verb}: no space")
         if wrong and self._fault is Fault.BEFORE:
             raise RepositoryUnreachable(f"{verb}: refused")
-        effect()
+        done = effect()
         if wrong:
             raise RepositoryUnreachable(f"{verb}: the answer was lost")
+        return done
 
 
 def run_on(store: Store, password_file: Path, words: list[str], code: int | None = 0) -> dict[str, Any]:

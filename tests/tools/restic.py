@@ -33,6 +33,12 @@ class Restic:
         command = [str(restic_binary()), "--no-cache", *arguments]
         return subprocess.run(command, env=self._environment, cwd=cwd, capture_output=True, check=False)
 
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a command and give its process, with a pipe to its stdin."""
+        command = [str(restic_binary()), "--no-cache", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe)
+
     def snapshots(self) -> list[dict[str, Any]]:
         """List the snapshots."""
         listed: list[dict[str, Any]] = json.loads(self.run("snapshots", "--json"))
