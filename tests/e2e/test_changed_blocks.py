@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from coeval.mover.changes import messages
 from coeval.mover.changes.messages import SERVICE
@@ -49,14 +50,12 @@ def ask(rig: Rig, base: str, target: str, *, start: int = 0, most: int = 0) -> l
     request = pb.GetMetadataDeltaRequest(
         base_snapshot_id=base, target_snapshot_id=target, starting_offset=start, max_results=most
     )
-    found: list[Any] = rig.call("SnapshotMetadata", "GetMetadataDelta", request)
-    return found
+    return list(rig.call("SnapshotMetadata", "GetMetadataDelta", request))
 
 
 def ask_allocated(rig: Rig, snapshot: str, start: int = 0) -> list[Any]:
     request = pb.GetMetadataAllocatedRequest(snapshot_id=snapshot, starting_offset=start)
-    found: list[Any] = rig.call("SnapshotMetadata", "GetMetadataAllocated", request)
-    return found
+    return list(rig.call("SnapshotMetadata", "GetMetadataAllocated", request))
 
 
 def stretches(told: list[Any]) -> Stretches:
@@ -248,28 +247,43 @@ def shape(message: Any) -> list[Any]:
 @pytest.fixture
 def service(rig: Rig, honest: None, tmp_path: Path) -> Iterator[Sidecar]:
     def forward(request: Any) -> Iterator[Reply]:
-        import grpc
-
         name = getattr(request, "target_snapshot_name", "") or request.snapshot_name
         common = {"starting_offset": request.starting_offset, "max_results": request.max_results}
+        if hasattr(request, "base_snapshot_id"):
+            asked = pb.GetMetadataDeltaRequest(
+                base_snapshot_id=request.base_snapshot_id, target_snapshot_id=name, **common
+            )
+            told = rig.call("SnapshotMetadata", "GetMetadataDelta", asked)
+        else:
+            asked = pb.GetMetadataAllocatedRequest(snapshot_id=name, **common)
+            told = rig.call("SnapshotMetadata", "GetMetadataAllocated", asked)
         try:
-            if hasattr(request, "base_snapshot_id"):
-                asked = pb.GetMetadataDeltaRequest(
-                    base_snapshot_id=request.base_snapshot_id, target_snapshot_id=name, **common
-                )
-                told = rig.call("SnapshotMetadata", "GetMetadataDelta", asked)
-            else:
-                asked = pb.GetMetadataAllocatedRequest(snapshot_id=name, **common)
-                told = rig.call("SnapshotMetadata", "GetMetadataAllocated", asked)
+            for each in told:
+                blocks = [(block.byte_offset, block.size_bytes) for block in each.block_metadata]
+                yield Reply(blocks, each.volume_capacity_bytes, each.block_metadata_type)
         except grpc.RpcError as error:
             raise Refuse(error.code().name, error.details()) from error
-        for each in told:
-            blocks = [(block.byte_offset, block.size_bytes) for block in each.block_metadata]
-            yield Reply(blocks, each.volume_capacity_bytes, each.block_metadata_type)
 
     with sidecar(tmp_path) as serving:
         serving.handlers = [forward]
         yield serving
+
+
+def test_streams_that_break_give_the_whole_answer(rig: Rig, service: Sidecar) -> None:
+    volume = rig.create("broken", "Block", 16)
+    device = rig.publish(volume, "Block")
+    before = rig.snapshot("broken-1", volume).snapshot_id
+    with device.open("r+b") as file:
+        for at in range(0, 12 * MIB, 4 * BLOCK):
+            file.seek(at)
+            file.write(b"x" * BLOCK)
+        os.fsync(file.fileno())
+    after = rig.snapshot("broken-2", volume).snapshot_id
+    whole = stretches(ask(rig, before, after))
+    assert len(whole) == 768
+    rig.faults(GetMetadataDelta={"cutAfter": 1})
+    assert list(service.service().delta(before, after).blocks) == whole
+    assert len(service.requests) == 4, "three of 256 tuples, all cut, and one that has nothing more to tell"
 
 
 class Mover:

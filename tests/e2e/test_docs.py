@@ -23,6 +23,7 @@ PAGES = (
     "back-up-a-vm",
     "restore-by-hand",
     "consistency",
+    "changed-blocks",
     "when-it-fails",
     "security",
     "development",

@@ -66,7 +66,7 @@ class Lab:
 
     def __init__(self, rig: Rig, kind: Kind, *, options: str = "rw") -> None:
         self.kind = kind
-        self._rig = rig
+        self.rig = rig
         store.create_store(rig.store, 4 << 30)
         self._mount(rig.store / store.IMAGE, rig.store / store.MOUNT_POINT, "noatime")
         self._volume = rig.inside(rig.store / store.MOUNT_POINT) / "volume"
@@ -80,11 +80,11 @@ class Lab:
         self.image = self.folder / "disk.img"
 
     def run(self, *command: str) -> str:
-        return self._rig.run(*command)
+        return self.rig.run(*command)
 
     def _mount(self, image: Path, point: Path, options: str) -> None:
-        self._rig.run("mkdir", "-p", str(point))
-        self._rig.run("mount", "-o", options, str(loop.attach(image).path), str(point))
+        self.rig.run("mkdir", "-p", str(point))
+        self.rig.run("mount", "-o", options, str(loop.attach(image).path), str(point))
 
     def snapshot(self, number: int, *, frozen: bool) -> Path:
         """The image of a snapshot; of a running filesystem it holds what has reached the device."""
@@ -105,13 +105,13 @@ class Lab:
         copy = snapshot.with_name(f"clone-of-{snapshot.name}")
         with snapshot.open("rb") as source, copy.open("wb") as target:
             clone(source.fileno(), target.fileno())
-        point = self._rig.directory / copy.name
+        point = self.rig.directory / copy.name
         self._mount(copy, point, self.kind.clone_options)
         try:
-            image = self._rig.inside(point) / "disk.img"
+            image = self.rig.inside(point) / "disk.img"
             if not image.exists():
                 return None, None
-            return image.read_bytes(), read_extents(image, self._rig.mountinfo)
+            return image.read_bytes(), read_extents(image, self.rig.mountinfo)
         finally:
             self.run("umount", str(point))
             for device in loop.of_file(copy):
@@ -119,11 +119,11 @@ class Lab:
             copy.unlink()
 
     def delta(self, base: Path, target: Path) -> Blocks:
-        return metadata.delta(base, target, self._rig.mountinfo)
+        return metadata.delta(base, target, self.rig.mountinfo)
 
     def map(self) -> ExtentMap:
         """Of the image file as it is now."""
-        return read_extents(self.image, self._rig.mountinfo)
+        return read_extents(self.image, self.rig.mountinfo)
 
 
 @pytest.fixture(scope="module")
@@ -389,3 +389,14 @@ def test_other_filesystems_are_refused(labs: Callable[..., Lab]) -> None:
     with pytest.raises(ChangesUnknown, match="tmpfs") as caught:
         lab.map()
     assert caught.value.reason is Reason.FILESYSTEM_UNSUPPORTED
+
+
+@pytest.mark.parametrize("kind", [EXT4, XFS], ids=lambda kind: kind.name)
+def test_a_filesystem_left_frozen_is_cleaned_up(labs: Callable[..., Lab], kind: Kind) -> None:
+    """By a test run that was killed between freeze and thaw."""
+    lab = labs(kind)
+    lab.run("fsfreeze", "--freeze", str(lab.point))
+    lab.rig.end_namespace()
+    assert lab.device in lab.rig.devices()
+    store.cleanup(lab.rig.store)
+    assert lab.rig.devices() == []

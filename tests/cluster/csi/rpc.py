@@ -183,7 +183,7 @@ class Client:
         self._services = module.DESCRIPTOR.services_by_name
 
     def call(self, service: str, method: str, request: Any, *, timeout: float = 30.0) -> Any:
-        """The answer, of a stream the list of its messages; raises grpc.RpcError."""
+        """The answer, or an iterator of a stream's messages; raises grpc.RpcError."""
         descriptor = self._services[service]
         declared = descriptor.methods_by_name[method]
         kind = self._channel.unary_stream if declared.server_streaming else self._channel.unary_unary
@@ -192,8 +192,7 @@ class Client:
             request_serializer=type(request).SerializeToString,
             response_deserializer=message_factory.GetMessageClass(declared.output_type).FromString,
         )
-        answer = invoke(request, timeout=timeout, wait_for_ready=True)
-        return list(answer) if declared.server_streaming else answer
+        return invoke(request, timeout=timeout, wait_for_ready=True)
 
     def close(self) -> None:
         self._channel.close()

@@ -18,6 +18,8 @@ from tests.cluster.csi.loop import Loop
 
 IMAGE: Final = "store.xfs"
 MOUNT_POINT: Final = "mnt"
+KEPT: Final = {"ext4": "/proc/fs/ext4", "xfs": "/sys/fs/xfs"}
+"""Where the kernel shows the filesystems that it has, by the names of their devices."""
 MIN_SIZE: Final = 300 << 20
 """Bytes; mkfs.xfs refuses less."""
 
@@ -107,15 +109,16 @@ def _thaw_without_mount(device: Loop) -> None:
     The kernel keeps it, and the device with it; a new mount gives access to it again. Only if it is there:
     else this would mount, and change, whatever is on a device that somebody merely has open.
     """
-    if not Path("/proc/fs/ext4", device.path.name).exists():
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        point = Path(folder).resolve()
-        mounts.mount(device.path, point, "ext4", [])
-        try:
-            mounts.thaw(point)
-        finally:
-            mounts.unmount(point)
+    for filesystem, kept in KEPT.items():
+        if not Path(kept, device.path.name).exists():
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            point = Path(folder).resolve()
+            mounts.mount(device.path, point, filesystem, [])
+            try:
+                mounts.thaw(point)
+            finally:
+                mounts.unmount(point)
 
 
 def _users(device: Loop) -> str:

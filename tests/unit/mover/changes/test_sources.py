@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from coeval.mover.changes.sources import MESSAGE_LIMIT, Csi, Given
+from coeval.mover.changes.unknown import Reason
 from coeval.mover.errors import SourceSizeMismatch
 from coeval.mover.progress import Progress
 from coeval.mover.ranges import Ranges
@@ -136,3 +137,8 @@ def test_a_message_from_elsewhere_fits_in_the_result(
 def test_ranges_of_another_size_are_a_mistake_and_no_doubt(repository: Repository, image: Path) -> None:
     with pytest.raises(SourceSizeMismatch, match=f"{SIZE}"):
         copy(repository, image, Given(Ranges(SIZE + 1, ())))
+
+
+def test_every_reason_is_explained() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "changed-blocks.md").read_text()
+    assert [reason for reason in Reason if f"| `{reason}` |" not in page] == []
