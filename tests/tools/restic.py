@@ -20,6 +20,7 @@ class Restic:
     """restic on one repository. Without a cache of its own, so that it sees what is really there."""
 
     def __init__(self, repository: Path | str, password: str) -> None:
+        self.repository = repository
         self._environment = os.environ | {"RESTIC_PASSWORD": password, "RESTIC_REPOSITORY": str(repository)}
 
     def run(self, *arguments: str, cwd: Path | None = None) -> bytes:

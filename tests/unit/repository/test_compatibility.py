@@ -1,4 +1,4 @@
-"""What restic does to a repository of ours, and we to one of restic's: copies, rewrites, keys, formats, locks."""
+"""What restic does to a repository of ours, and we to one of restic's: copies, rewrites, keys, locks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def image(path: Path, seed: int, size: int = 3 * MIB + 7) -> bytes:
 
 def cli_on(restic: Restic, folder: Path, password: str = PASSWORD) -> Cli:
     """Our command line on a repository that restic made."""
-    cli = Cli.__new__(Cli)
-    cli.repository, cli.password_file = restic.repository, folder / "restic-password"
+    cli = Cli(folder, f"file://{restic.repository}")
+    cli.password_file = folder / "restic-password"
     cli.password_file.write_text(password)
     return cli
 
