@@ -13,31 +13,32 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_MODULE = Path(__file__).with_name("restic-build")
+CURRENT, OLD = "restic-build", "restic-build-old"
 _PACKAGE = "github.com/restic/restic/cmd/restic"
 
 
 @functools.cache
-def restic_binary() -> Path:
+def restic_binary(build: str = CURRENT) -> Path:
     """Give the restic program; builds it (minutes) if it is not cached. Safe for several runs at once."""
-    match = re.search(r"github\.com/restic/restic v([0-9.]+)", (_MODULE / "go.mod").read_text())
-    assert match, "tests/tools/restic-build/go.mod pins restic"
+    module = Path(__file__).with_name(build)
+    match = re.search(r"github\.com/restic/restic v([0-9.]+)", (module / "go.mod").read_text())
+    assert match, f"tests/tools/{build}/go.mod pins restic"
     cache = Path(os.environ.get("COEVAL_CACHE", Path.home() / ".cache/coeval")) / "restic" / match[1]
     binary = cache / "restic"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not binary.exists():
-            _build(binary)
+            _build(module, binary)
     return binary
 
 
-def _build(binary: Path) -> None:
+def _build(module: Path, binary: Path) -> None:
     environment = os.environ | {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
     with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
         # Go may touch go.sum: it works on a copy, never on the tree.
         for name in ("go.mod", "go.sum"):
-            shutil.copy(_MODULE / name, folder)
+            shutil.copy(module / name, folder)
         command = ["nice", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", "restic", _PACKAGE]
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -50,8 +51,9 @@ def _build(binary: Path) -> None:
 class Restic:
     """restic on one repository. Without a cache of its own, so that it sees what is really there."""
 
-    def __init__(self, repository: Path, password: str) -> None:
+    def __init__(self, repository: Path, password: str, build: str = CURRENT) -> None:
         self.repository = repository
+        self._build = build
         self._environment = os.environ | {"RESTIC_PASSWORD": password, "RESTIC_REPOSITORY": str(repository)}
 
     def run(self, *arguments: str, cwd: Path | None = None) -> bytes:
@@ -62,12 +64,12 @@ class Restic:
 
     def attempt(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run a command, whatever comes of it."""
-        command = [str(restic_binary()), "--no-cache", *arguments]
+        command = [str(restic_binary(self._build)), "--no-cache", *arguments]
         return subprocess.run(command, env=self._environment, cwd=cwd, capture_output=True, check=False)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command and give its process, with a pipe to its stdin."""
-        command = [str(restic_binary()), "--no-cache", *arguments]
+        command = [str(restic_binary(self._build)), "--no-cache", *arguments]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe)
 
