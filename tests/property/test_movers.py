@@ -49,7 +49,7 @@ writes = st.lists(
 
 
 class Turns:
-    """Lets the store calls of two movers happen one at a time, in a given order; the rest in turn.
+    """Lets two movers call the store one at a time, in a given order; then one mover after the other.
 
     So the same examples do the same: nothing that they come to depends on threads.
     """
@@ -64,10 +64,12 @@ class Turns:
         with self._changed:
             while self._next() != mover:
                 assert self._changed.wait(60), "the other mover neither calls nor ends"
-            yield
-            if self._order:
-                self._order.pop(0)
-            self._changed.notify_all()
+            try:
+                yield
+            finally:
+                if self._order:
+                    self._order.pop(0)
+                self._changed.notify_all()
 
     def end(self, mover: int) -> None:
         with self._changed:

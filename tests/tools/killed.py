@@ -6,12 +6,15 @@ child kills itself with SIGKILL just before the store call of that number (from 
 
 from __future__ import annotations
 
+import gc
 import importlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout, suppress
 from functools import partialmethod
 from pathlib import Path
 from types import TracebackType
@@ -51,9 +54,12 @@ def serve() -> None:
     patch.setattr(writer, "INDEX_SECONDS", 0.0)
     one = partialmethod(writer.BlobWriter.__init__, pack_size=1)
     patch.setattr(writer.BlobWriter, "__init__", one)
-    # What the commands import when they need it, imported once.
+    # What the commands import and build at their first run, once for all children.
     for name in ("commit", "ranges", "restore", "retime", "sources", "targets", "verify", "volumes"):
         importlib.import_module(f"coeval.mover.{name}")
+    with redirect_stdout(io.StringIO()), suppress(SystemExit):
+        main(["verify", "--repository", "file:///nowhere", "--password-file", "/nowhere", "--snapshot", "x"])
+    gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
         reading, writing = os.pipe()

@@ -10,17 +10,20 @@ from typing import Any
 
 from tests.tools.go_programs import go_program
 
+CURRENT, OLD = "restic", "restic-old"
 
-def restic_binary() -> Path:
-    """Give the restic program."""
-    return go_program("restic", "github.com/restic/restic/cmd/restic")
+
+def restic_binary(build: str = CURRENT) -> Path:
+    """Give the restic program: the current one, or the first that has format 2."""
+    return go_program(build, "github.com/restic/restic/cmd/restic")
 
 
 class Restic:
     """restic on one repository. Without a cache of its own, so that it sees what is really there."""
 
-    def __init__(self, repository: Path | str, password: str) -> None:
+    def __init__(self, repository: Path | str, password: str, build: str = CURRENT) -> None:
         self.repository = repository
+        self._build = build
         self._environment = os.environ | {"RESTIC_PASSWORD": password, "RESTIC_REPOSITORY": str(repository)}
 
     def run(self, *arguments: str, cwd: Path | None = None) -> bytes:
@@ -31,12 +34,12 @@ class Restic:
 
     def attempt(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run a command, whatever comes of it."""
-        command = [str(restic_binary()), "--no-cache", *arguments]
+        command = [str(restic_binary(self._build)), "--no-cache", *arguments]
         return subprocess.run(command, env=self._environment, cwd=cwd, capture_output=True, check=False)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command and give its process, with a pipe to its stdin."""
-        command = [str(restic_binary()), "--no-cache", *arguments]
+        command = [str(restic_binary(self._build)), "--no-cache", *arguments]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe)
 

@@ -37,7 +37,8 @@ def commit(repository: Repository, lock: Lock, job: CommitJob) -> Result:
     Raises InterimSnapshot, DifferentMoments, InvalidArgument.
     """
     begun = datetime.now(UTC)
-    everything = repository.snapshots()
+    damaged: list[str] = []  # of other backups, or found out when it is read as a part
+    everything = repository.snapshots(damaged)
     done = _already(everything, job.parts)
     snapshot = done or _join(repository, lock, job)
     forgotten = _forget_parts(repository, everything, snapshot) if job.forget_parts else []
@@ -47,6 +48,7 @@ def commit(repository: Repository, lock: Lock, job: CommitJob) -> Result:
         "volumes": sorted(volume_trees(repository, snapshot)),
         "already_committed": done is not None,
         "forgotten": len(forgotten),
+        "passed_over": damaged,
         "bytes_total": snapshot.summary.get("total_bytes_processed", 0),
         "bytes_added": 0 if done else snapshot.summary.get("data_added_packed", 0),
         "seconds": round((datetime.now(UTC) - begun).total_seconds(), 3),
@@ -144,14 +146,15 @@ def forget(
     """Remove snapshot objects by id, or all that bear every wanted tag. Raises SnapshotNotFound for an id."""
     if bool(ids) == bool(wanted):
         raise InvalidArgument("give either --snapshot or --tag")
+    damaged: list[str] = []
     if ids:
         doomed = [repository.snapshot(prefix) for prefix in ids]
     else:
         for tag in wanted:
             tags.check_tag(tag)
-        doomed = [snapshot for snapshot in repository.snapshots() if set(wanted) <= set(snapshot.tags)]
+        doomed = [snapshot for snapshot in repository.snapshots(damaged) if set(wanted) <= set(snapshot.tags)]
     if parts_only:
         doomed = [s for s in doomed if tags.INTERIM in s.tags or tags.PART in s.tags]
     for snapshot in doomed:
         repository.forget(snapshot.id)
-    return {"forgotten": [snapshot.id for snapshot in doomed]}
+    return {"forgotten": [snapshot.id for snapshot in doomed], "passed_over": damaged}

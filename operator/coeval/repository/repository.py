@@ -185,12 +185,21 @@ class Repository:
 
     # Snapshots.
 
-    def snapshots(self) -> list[Snapshot]:
-        """Read all snapshots, oldest first. One that is forgotten meanwhile is left out."""
+    def snapshots(self, damaged: list[str] | None = None) -> list[Snapshot]:
+        """Read all snapshots, oldest first. One that is forgotten meanwhile is left out.
+
+        Raises RepositoryDamaged; where a list is given, damaged ones are passed over, and named there.
+        """
         found = []
         for name in self.names(Kind.SNAPSHOT):
-            with suppress(ObjectMissing):
+            try:
                 found.append(self._load_snapshot(name))
+            except ObjectMissing:
+                continue
+            except RepositoryDamaged as error:
+                if damaged is None:
+                    raise
+                damaged.append(str(error))
         return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
 
     def snapshot(self, prefix: str) -> Snapshot:

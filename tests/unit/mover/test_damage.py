@@ -79,6 +79,19 @@ def test_a_volumes_damaged_object_is_named_and_the_other_volume_comes_out(world:
         world.restore("b")
 
 
+def test_a_damaged_snapshot_stops_no_other_backup(world: World) -> None:
+    del world.store.objects[world.objects["all", "lock"]]
+    kind, name = world.objects["a", "snapshots"]
+    world.store.objects[kind, name] = flip(30)(world.store.objects[kind, name])
+    done = world.run("commit", "--snapshot", world.snapshots["b"], "--tag", "backup=ns/b")
+    assert name in done["passed_over"][0]
+    forgotten = world.run("repo", "forget", "--tag", "backup=ns/b")
+    assert forgotten["forgotten"] == [done["snapshot"]] and name in forgotten["passed_over"][0]
+    # It may be the newest: nobody is given an older one for it unasked.
+    assert name in world.run("verify", "--snapshot", "latest", code=3)["error"]["message"]
+    assert name in world.run("commit", "--snapshot", world.snapshots["a"], code=3)["error"]["message"]
+
+
 @pytest.mark.parametrize("what", ["key", "config", "lock"])
 def test_damage_of_what_all_share_is_named(world: World, what: str) -> None:
     kind, name = world.objects["all", what]

@@ -1,4 +1,4 @@
-"""What restic does to a repository of ours, and we to one of restic's: copies, rewrites, keys, locks."""
+"""What restic does to repositories of ours, and we to its own: copies, rewrites, keys, formats, locks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coeval.repository.file_store import FileStore
 from coeval.repository.repository import Repository
 
 from tests.tools.repositories import PASSWORD, Cli
-from tests.tools.restic import Restic
+from tests.tools.restic import OLD, Restic
 
 pytestmark = pytest.mark.restic
 
@@ -145,6 +145,28 @@ def test_packs_of_restic_at_any_compression_are_read_and_extended(tmp_path: Path
     assert restic.run("dump", ours, "/disks/root/disk.img") == newer
     again, third = backup(restic, tmp_path, 5)
     assert restored(cli, again, tmp_path) == third
+
+
+def test_the_first_restic_with_format_2_reads_and_extends_ours_and_we_its_own(tmp_path: Path) -> None:
+    old = Restic(tmp_path / "repository", PASSWORD, OLD)
+    old.run("init", "--repository-version", "2")
+    made, content = backup(old, tmp_path, 7)
+    cli = cli_on(old, tmp_path)
+    cli.run("verify", "--snapshot", made)
+    assert restored(cli, made, tmp_path) == content
+    image(tmp_path / "a", 8)
+    interim = cli.copy(tmp_path / "a", "root", "--interim")
+    newer = image(tmp_path / "a", 9)
+    step = ("--name", "root", "--snapshot", interim, "--source", str(tmp_path / "a"), "--as-of", T1)
+    part = cli.run("volume", "retime", *step)["snapshot"]
+    old.check()
+    done = cli.run("commit", "--snapshot", part, "--forget-parts")["snapshot"]
+    again, third = backup(old, tmp_path, 10)
+    old.run("forget", made, interim, "--prune")
+    old.check()
+    Restic(old.repository, PASSWORD).check()
+    assert old.run("dump", done, "/disks/root/disk.img") == newer
+    assert restored(cli, done, tmp_path) == newer and restored(cli, again, tmp_path) == third
 
 
 def test_version_1_is_refused_until_it_is_migrated(tmp_path: Path) -> None:
