@@ -17,12 +17,12 @@ class Reason(StrEnum):
     ANSWER_INVALID = "AnswerInvalid"
     # Of what it answered, and of the volume.
     SIZE_DIFFERS = "SizeDiffers"
+    TOO_FRAGMENTED = "TooFragmented"
     SAMPLE_CONTRADICTS = "SampleContradicts"
     # Of the way through a filesystem's extents.
     NO_EXTENT_MAP = "NoExtentMap"
     FILESYSTEM_UNSUPPORTED = "FilesystemUnsupported"
     DATA_JOURNALED = "DataJournaled"
-    TOO_FRAGMENTED = "TooFragmented"
 
 
 class ChangesUnknown(Exception):
