@@ -22,6 +22,9 @@ from coeval.repository.errors import InvalidArgument
 MAX_RESULTS: Final = 8192
 """Tuples asked for in a message: 200 kB, of the 4 MiB that gRPC lets in."""
 
+MOST_BLOCKS: Final = 1 << 22
+"""Stretches of one answer: 64 MiB of memory. At 4 KiB each, they are 16 GiB of scattered changes at least."""
+
 _code: Final = grpc.StatusCode
 # Cut streams, servers that restart, snapshots not ready yet, and what the sidecar calls Internal when its
 # driver went away.
@@ -53,7 +56,7 @@ class Limits:
     stream: float = 900.0
     """For one stream: longer than the 10 minutes after which the sidecar cuts it. Ends one that hangs."""
     patience: float = 60.0
-    """For attempts that bring nothing."""
+    """For attempts that bring nothing, from the end of the first one that did not."""
     pause: float = 0.5
     """Before the second attempt; it doubles, up to 8 s."""
     unhurried: float = 50.0
@@ -147,6 +150,8 @@ class Answer:
             # Only the first block of a resumed stream may reach back; the last may run past the end.
             self.blocks.add(max(begin, self.cursor), min(end, capacity))
             before = end
+        if len(self.blocks) > MOST_BLOCKS:
+            raise ChangesUnknown(Reason.TOO_FRAGMENTED, f"more than {MOST_BLOCKS} stretches changed")
         return before
 
 
@@ -169,8 +174,9 @@ class _Asking:
         self._deadline = time.monotonic() + self._limits.total
 
     def run(self) -> None:
-        fruitless_since = time.monotonic()
+        """Stream until there is no more. Raises ChangesUnknown, InvalidArgument."""
         pause, denials = self._limits.pause, 0
+        failing_since: float | None = None
         while True:
             begun, known = time.monotonic(), self._answer.cursor
             try:
@@ -178,19 +184,19 @@ class _Asking:
             except grpc.RpcError as error:
                 if self._answer.cursor == self._answer.capacity:
                     return  # cut, but nothing was left to tell
-                if self._answer.cursor > known:
-                    fruitless_since, pause, denials = time.monotonic(), self._limits.pause, 0
+                now = time.monotonic()
+                if self._answer.cursor > known or failing_since is None:
+                    failing_since, pause, denials = now, self._limits.pause, 0
                 denials += error.code() in DENIED
                 self._judge(error, denials)
-                now = time.monotonic()
-                if now + pause > min(fruitless_since + self._limits.patience, self._deadline):
+                if now + pause > min(failing_since + self._limits.patience, self._deadline):
                     raise self._given_up(error) from None
                 time.sleep(pause)
                 pause = min(2 * pause, 8.0)
             else:
                 if self._is_whole(known, time.monotonic() - begun):
                     return
-                fruitless_since, pause, denials = time.monotonic(), self._limits.pause, 0
+                failing_since = None
 
     def _stream(self) -> None:
         """Take the messages of one stream. Raises grpc.RpcError where it breaks."""

@@ -18,12 +18,12 @@ class Reason(StrEnum):
     # Of the base, of what was answered, and of the volume.
     BASE_DAMAGED = "BaseDamaged"
     SIZE_DIFFERS = "SizeDiffers"
+    TOO_FRAGMENTED = "TooFragmented"
     SAMPLE_CONTRADICTS = "SampleContradicts"
     # Of the way through a filesystem's extents.
     NO_EXTENT_MAP = "NoExtentMap"
     FILESYSTEM_UNSUPPORTED = "FilesystemUnsupported"
     DATA_JOURNALED = "DataJournaled"
-    TOO_FRAGMENTED = "TooFragmented"
 
 
 class ChangesUnknown(Exception):

@@ -237,3 +237,9 @@ def test_an_address_is_host_and_port(server: Sidecar, address: str) -> None:
     with pytest.raises(InvalidArgument, match="host:port"):
         replace(server.service(), address=address)
     replace(server.service(), address="[::1]:50051")
+
+
+def test_an_answer_has_a_bound(server: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coeval.mover.changes.service.MOST_BLOCKS", 3)
+    server.handlers = [resuming(BLOCKS, CAPACITY)]
+    assert fails(server.service()).reason is Reason.TOO_FRAGMENTED
