@@ -208,6 +208,7 @@ class ReconcileStatus(Model):
     change_source: Text | None = None
     bytes_total: Bytes | None = None
     bytes_done: Bytes | None = None
+    bytes_read: Bytes | None = None
     bytes_changed: Bytes | None = None
     bytes_rewound: Bytes | None = None
     chunks_changed: int | None = None

@@ -326,7 +326,8 @@ def _record_result(draft: Draft, step: Step, result: Mapping[str, Any]) -> None:
             reconcile=ReconcileStatus(
                 state=StepState.DONE,
                 snapshot_id=snapshot,
-                change_source="Compare",
+                change_source=str(result.get("change_source") or "Compare"),
+                bytes_read=jobs.number(result, "bytes_read"),
                 bytes_total=total,
                 bytes_done=total,
                 bytes_changed=changed,
