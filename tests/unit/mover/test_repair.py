@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from coeval.repository.errors import RepositoryLocked
+from coeval.repository.errors import RepositoryDamaged, RepositoryLocked
 from coeval.repository.file_store import FileStore
-from coeval.repository.pack import read_header
+from coeval.repository.pack import BlobType, read_header
 from coeval.repository.repository import Repository
 from coeval.repository.store import Kind
 
@@ -170,10 +171,29 @@ def memory(objects: dict[tuple[Kind, str], bytes]) -> MemoryStore:
     return store
 
 
+def readable(world: World) -> set[tuple[BlobType, bytes]]:
+    """Give every blob that the index leads to and that is sound."""
+    repository = Repository.open(world.store, PASSWORD)
+    listed = {
+        (entry.type, blob[0])
+        for name in repository.names(Kind.INDEX)
+        for entry in repository.load_index(name)[0]
+        for blob in entry.blobs
+    }
+    found = set()
+    for kind, blob_id in listed:
+        with suppress(RepositoryDamaged):
+            repository.load_blob(kind, blob_id)
+            found.add((kind, blob_id))
+    return found
+
+
 def test_a_repair_that_fails_at_any_call_loses_nothing_and_is_done_again(world: World) -> None:
     key = world.objects["a", "data pack"]
     world.store.objects[key] = flip(100)(world.store.objects[key])
     damaged = dict(world.store.objects)
+    sound = readable(world)
+    assert len(sound) == 2 * (CHUNKS + 3) - 1
     # Runs that left the same number of objects of every kind left the same: one of each is gone on from.
     words = ["verify", "--snapshot", world.snapshots["a"], "--repair"]
     states = set()
@@ -187,6 +207,7 @@ def test_a_repair_that_fails_at_any_call_loses_nothing_and_is_done_again(world: 
         states.add(state)
         lost = {name for name in damaged if name not in world.store.objects}
         assert {kind for kind, _ in lost} <= {Kind.INDEX}
+        assert readable(world) == sound, "what was sound can be read at any moment"
         assert not world.verify("b") and not world.restore("b")
         assert world.restore("a", code=3)
         world.verify("a", "--repair", code=3)
