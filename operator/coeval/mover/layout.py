@@ -29,7 +29,7 @@ def check_volume_name(name: str) -> None:
 
 def store_volume(writer: BlobWriter, name: str, content: ContentList, moment: datetime) -> bytes:
     """Store the folders of a snapshot with one volume; give the root's id."""
-    image = Node(IMAGE, "file", size=content.size, content=bytes(content.ids))
+    image = Node(IMAGE, "file", size=content.size, content=content.ids)
     volume = _store_tree(writer, [image], moment)
     return store_root(writer, {name: volume}, {}, moment)
 

@@ -98,10 +98,10 @@ def test_trees_are_written_byte_for_byte_as_restic_does() -> None:
         + owner
         + f',"size":3,"content":["{"00" * 32}","{"ff" * 32}"]}}]}}\n'
     )
-    assert decode_tree(encode_tree([file, folder], moment)) == [folder, file]
+    assert decode_tree(bytes(encode_tree([file, folder], moment))) == [folder, file]
     empty = Node("empty", "file")
     assert b'"content":[]' in encode_tree([empty], moment)
-    assert decode_tree(encode_tree([empty], moment)) == [empty]
+    assert decode_tree(bytes(encode_tree([empty], moment))) == [empty]
 
 
 def test_a_name_that_looks_like_a_content_list_is_a_name() -> None:
