@@ -19,10 +19,11 @@ from typing import Any
 from unittest.mock import patch
 
 from coeval.mover import pipeline, volumes
+from coeval.mover.changes.sources import Given
 from coeval.mover.content import CHUNK_SIZE
 from coeval.mover.memory import keep_freed_memory
 from coeval.mover.progress import Progress
-from coeval.mover.ranges import read_ranges
+from coeval.mover.ranges import Ranges, read_ranges
 from coeval.mover.sources import open_source
 from coeval.repository import compression, writer
 from coeval.repository.file_store import FileStore
@@ -106,16 +107,19 @@ def _once(folder: Path, values: Values) -> dict[str, float]:
     }
 
 
-def _copy(repository: Repository, image: Path, values: Values, **more: Any) -> dict[str, Any]:
+def _copy(
+    repository: Repository,
+    image: Path,
+    values: Values,
+    changed: Ranges | None = None,
+    parent: str | None = None,
+) -> dict[str, Any]:
     source = open_source(image)
-    job = volumes.VolumeJob(
-        "root", datetime.now(UTC), chunk_size=values.chunk_size, changed=more.get("changed")
-    )
+    changes = Given(changed) if changed else None
+    job = volumes.VolumeJob("root", datetime.now(UTC), chunk_size=values.chunk_size, changes=changes)
     try:
         with repository.lock() as lock:
-            return volumes.copy_volume(
-                repository, lock, source, job, progress=Progress(), parent=more.get("parent")
-            )
+            return volumes.copy_volume(repository, lock, source, job, progress=Progress(), parent=parent)
     finally:
         source.close()
 

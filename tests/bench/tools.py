@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tests.bench.images import Volume, Words
 from tests.bench.measure import Command
-from tests.tools.go_programs import go_program, pinned_version, tool_cache
+from tests.cluster.paths import cache
+from tests.tools.go_programs import go_program, pinned_version
 from tests.tools.restic import restic_binary
 
 PASSWORD = "bench"
@@ -329,7 +330,7 @@ def _borg_map(doc: dict[str, object]) -> str:
 
 def _borg_binary() -> Path:
     """Give borg. It is built from source, for which it needs headers of OpenSSL, acl, lz4 and xxhash."""
-    environment = tool_cache() / "borg" / BORG_VERSION
+    environment = cache() / "borg" / BORG_VERSION
     if not (environment / "installed").exists():
         shutil.rmtree(environment, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
@@ -354,7 +355,7 @@ def _borg_binary() -> Path:
 
 def _rustic_binary() -> Path:
     """Give rustic if it was built: that takes a compiler half an hour, which no bench does by itself."""
-    root = tool_cache() / "rustic" / RUSTIC_VERSION
+    root = cache() / "rustic" / RUSTIC_VERSION
     binary = root / "bin/rustic"
     if not binary.exists():
         raise Missing(f"not built: cargo install --locked --root {root} rustic-rs@{RUSTIC_VERSION}")

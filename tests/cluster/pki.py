@@ -63,6 +63,11 @@ def write(folder: Path) -> None:
     _service_account_keys(folder)
 
 
+def write_server(folder: Path, address: str) -> None:
+    """Writes `ca.crt` and, signed by it, `server.crt` and `server.key` of a server at an IP address."""
+    _issue(folder, "server", _authority(folder, "ca", "coeval test"), user="server", addresses=[address])
+
+
 def _authority(folder: Path, name: str, title: str) -> Authority:
     key = _write_key(folder / f"{name}.key")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])

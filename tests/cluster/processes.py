@@ -67,6 +67,11 @@ def end(cluster: Cluster) -> None:
                 os.close(fd)
 
 
+def on_network(pid: int, *command: str) -> list[str]:
+    """The command line that runs `command` in the network of the init `pid`, else on the machine itself."""
+    return ["nsenter", f"--target={pid}", "--net", "--", *command]
+
+
 def enter(pid: int, *command: str) -> list[str]:
     """The command line that runs `command` in the namespaces of the init `pid`."""
     return ["nsenter", f"--target={pid}", "--mount", "--net", "--pid", "--", *command]

@@ -50,8 +50,10 @@ def capability(mode: str, access: str = "SINGLE_NODE_WRITER") -> Any:
 class Rig:
     """One driver. Paths that it publishes are seen from here through `inside()`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
+        """`options` of the driver, beside those that every one gets."""
         self.directory = directory
+        self._options = options
         self.store = directory / "store"
         self.socket = directory / "csi.sock"
         self._log = (directory / "driver.log").open("ab")
@@ -80,9 +82,9 @@ class Rig:
         where = ["--store", str(self.store), "--store-size", str(STORE_SIZE)]
         serve = ["--endpoint", f"unix://{self.socket}", "--node-id", "rig"]
         serve += ["--kubelet-dir", str(self.directory / "kubelet")]
-        command = [*self.command(*WITH_US), *module, *where, *serve]
-        # nsenter leaves the working directory, so the module is found by its path.
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        command = [*self.command(*WITH_US), *module, *where, *serve, *self._options]
+        # nsenter leaves the working directory, so the modules are found by their paths.
+        environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'operator'}"}
         driver = self._driver = subprocess.Popen(command, env=environment, stderr=self._log)
 
         def answers() -> bool:
@@ -201,6 +203,11 @@ class Rig:
         """A path of the driver's mount namespace, usable from here."""
         return Path(f"/proc/{self._holder.pid}/root") / path.relative_to("/")
 
+    @property
+    def mountinfo(self) -> Path:
+        """Of the driver's mount namespace."""
+        return Path(f"/proc/{self._holder.pid}/mountinfo")
+
     def image(self, handle: str) -> Path:
         """The file behind a volume or snapshot."""
         folder = "volumes" if handle.startswith("vol-") else "snapshots"
@@ -241,8 +248,8 @@ def remove(directory: Path) -> None:
 
 
 @contextmanager
-def rigs() -> Iterator[Callable[[], Rig]]:
-    """Makes rigs, and closes them at the end. First removes those of test runs that were killed."""
+def rigs() -> Iterator[Callable[..., Rig]]:
+    """Makes rigs, with running drivers unless told, and closes them; first those of killed test runs."""
     base = states() / ".csi-tests"
     base.mkdir(parents=True, exist_ok=True)
     for directory in base.glob("*-*"):
@@ -253,12 +260,13 @@ def rigs() -> Iterator[Callable[[], Rig]]:
             lock.unlink()
     own = base / f"{os.getpid()}.lock"
 
-    def make() -> Rig:
+    def make(*options: str, start: bool = True) -> Rig:
         directory = base / f"{os.getpid()}-{next(_numbers)}"
         directory.mkdir()
-        rig = Rig(directory)
+        rig = Rig(directory, *options)
         made.callback(rig.close)
-        rig.start()
+        if start:
+            rig.start()
         return rig
 
     with own.open("a") as file, ExitStack() as made:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tests.cluster import lifecycle
+from tests.cluster import lifecycle, processes
 from tests.cluster.csi.faults import FILE, parse
 from tests.cluster.layout import DRIVERS, Cluster
 from tests.e2e.harness import Kubectl
@@ -33,6 +34,14 @@ def injected(cluster: Cluster, short: str, **faults: dict[str, Any]) -> Iterator
         yield
     finally:
         _inside(cluster, "rm", "-f", f"{store}/{FILE}")
+
+
+def backend(cluster: Cluster, short: str, kind: str) -> set[str]:
+    """Handles of the `volumes` or `snapshots` that the driver `short` really has."""
+    store = cluster.store(next(driver for driver in DRIVERS if driver.short == short))
+    init = processes.init_of(cluster)
+    # The store is only mounted inside the cluster.
+    return {path.stem for path in Path(f"/proc/{init}/root{store}/{kind}").glob("*.json")}
 
 
 def _inside(cluster: Cluster, *command: str) -> None:

@@ -33,6 +33,8 @@ def main() -> int:
     host.ensure_packages()
     if alone := pytest("not cluster and not kubevirt", *options.rest):
         return alone
+    # What a killed run left on it (ended backups, injected faults) would be taken for this run's own.
+    cluster("down", NAME)
     cluster("up", NAME)
     try:
         return pytest("cluster or kubevirt", *options.rest, env={"COEVAL_CLUSTER": NAME})

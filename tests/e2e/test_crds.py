@@ -140,18 +140,28 @@ BAD_BACKUPS: list[tuple[Object, str]] = [
     ({"virtualMachine": "a" * 254}, "Too long"),
     ({"colour": "red"}, 'unknown field "spec.colour"'),
 ]
+S3 = {"bucket": "vm-backups", "credentialsSecret": {"name": "s3"}}
 GOOD_REPOSITORIES: list[Object] = [
     {},
     {"location": {"volume": {"persistentVolumeClaim": "r", "prefix": "a/b.c/"}}},
+    {"location": {"s3": S3}},
+    {"location": {"s3": S3 | {"endpoint": "https://[fd00::1]:9000/", "prefix": "prod/", "region": "eu-1"}}},
+    {"location": {"s3": S3 | {"certificateAuthority": {"configMap": "ca"}}}},
     {"allowedNamespaces": {"matchLabels": {"backup": "allowed"}}},
     {"encryption": {"passwordSecret": {"name": "key", "key": "other"}}},
 ]
 BAD_REPOSITORIES: list[tuple[Object, str]] = [
-    ({"location": {}}, "must be given: volume"),
+    ({"location": {}}, "exactly one of volume, s3 must be given"),
+    ({"location": {"s3": S3, "volume": {"persistentVolumeClaim": "r"}}}, "exactly one of volume, s3"),
+    ({"location": {"s3": S3 | {"bucket": "Not_A_Bucket"}}}, "should match"),
+    ({"location": {"s3": S3 | {"endpoint": "https://user:secret@host"}}}, "should match"),
+    ({"location": {"s3": S3 | {"endpoint": "host:9000"}}}, "should match"),
+    ({"location": {"s3": S3 | {"prefix": "../up"}}}, "may not contain . or .."),
+    ({"location": {"s3": {"bucket": "vm-backups"}}}, "credentialsSecret"),
     ({"location": {"volume": {"persistentVolumeClaim": "r", "prefix": "../up"}}}, "may not contain . or .."),
     ({"location": {"volume": {"persistentVolumeClaim": "r", "prefix": "a/./b"}}}, "may not contain . or .."),
     ({"location": {"volume": {"persistentVolumeClaim": "r", "prefix": "/abs"}}}, "should match"),
-    ({"location": {"s3": {"bucket": "b"}}}, 'unknown field "spec.location.s3"'),
+    ({"location": {"gcs": {"bucket": "b"}}}, 'unknown field "spec.location.gcs"'),
     ({"location": None}, "Required value"),
     ({"encryption": None}, "Required value"),
     ({"encryption": {"passwordSecret": {"name": "key", "key": "a/b"}}}, "should match"),

@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.guest.vm import Machine, claims, virtual_machine
 from tests.cluster.layout import Cluster
+from tests.e2e import machines
 from tests.e2e.faults import injected, volume_handle
 from tests.e2e.harness import OPERATOR_NAMESPACE, Kubectl, Object, condition
 from tests.e2e.scene import Backup, Repository, leftovers, make_repository, start_backup
@@ -70,6 +71,18 @@ def test_agent_gone(kubectl: Kubectl, repository: Repository, agentless_vm: Mach
     namespace, machine = agentless_vm.namespace, agentless_vm.name
     backup = start_backup(kubectl, namespace, machine, repository.name, consistency="Filesystem")
     assert_failed(backup, "GuestAgentUnavailable", "guest agent", "Crash")
+
+
+def test_freeze_refused(kubectl: Kubectl, repository: Repository, shop: str) -> None:
+    """The agent is there and says no: without a fall-back that the user accepts, nothing is taken."""
+    machine = machines.create(kubectl, Machine("refusing", shop, parameters={"agent": "refuses"}))
+    backup = start_backup(kubectl, shop, machine.name, repository.name, consistency="Filesystem")
+    seen = assert_failed(backup, "FreezeRefused", "guest-fsfreeze-freeze", "Crash")
+    assert "GuestFreeze" in seen["status"]["quiesce"]["refused"]
+    vmi = kubectl.get("vmi", machine.name, shop)
+    assert vmi is not None
+    assert not vmi["status"].get("fsFreezeStatus")
+    kubectl.delete("vm", machine.name, shop)
 
 
 def test_claim_not_bound(kubectl: Kubectl, repository: Repository, shop: str) -> None:

@@ -83,13 +83,12 @@ def test_freeze_is_seen_and_ended(kubectl: Kubectl, machine: Machine) -> None:
         wait_for_freeze_status(kubectl, machine, "frozen")
         # The console is not on a disk, so the guest goes on telling the step it stands at.
         stands = step(kubectl, machine)
-        tail = until(
+        until(
             lambda: at if (at := step(kubectl, machine)) == stands else None,
             what="the same step told twice",
             seconds=10,
             every=2.5,
         )
-        assert tail == stands
     finally:
         put(kubectl, machine, "unfreeze", {})
     wait_for_freeze_status(kubectl, machine, "")

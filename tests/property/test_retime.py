@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from coeval.mover.changes.sources import Given
 from coeval.mover.commit import CommitJob, commit
 from coeval.mover.errors import InterimSnapshot
 from coeval.mover.progress import Progress
@@ -124,12 +125,12 @@ def test_a_copy_moved_to_t1_restores_to_t1(
     # Another process moves it: nothing but the store connects the two.
     repository = Repository.open(store, PASSWORD)
     with repository.lock() as held, opened(tmp_path / "t1") as source:
-        ranges = differences(t1, t2, unit) if unit else None
-        job = VolumeJob("root", T1, changed=ranges, chunk_size=CHUNK)
+        ranges = Given(differences(t1, t2, unit)) if unit else None
+        job = VolumeJob("root", T1, changes=ranges, chunk_size=CHUNK)
         moved = retime_volume(
             repository, held, source, job, progress=Progress(), snapshot_id=copied["snapshot"]
         )
-        assert not moved["sample_contradicts"]
+        assert moved["change_source"] == ("Ranges" if unit else "Compare")
         done = commit(repository, held, CommitJob((moved["snapshot"],), forget_parts=True))
     assert [snapshot.id for snapshot in repository.snapshots()] == [done["snapshot"]]
 
@@ -152,8 +153,8 @@ def test_a_chain_of_incremental_copies_restores_to_each(
     for size_now, changes in [(size, common), *steps]:
         image = make(tmp_path / "image", size_now, changes)
         with repository.lock() as held, opened(tmp_path / "image") as source:
-            ranges = differences(image, before, 512) if parent else None
-            job = VolumeJob("root", T1, changed=ranges, chunk_size=CHUNK)
+            ranges = Given(differences(image, before, 512)) if parent else None
+            job = VolumeJob("root", T1, changes=ranges, chunk_size=CHUNK)
             done = copy_volume(repository, held, source, job, progress=Progress(), parent=parent)
         parent, before = done["snapshot"], image
         wanted.append((done["snapshot"], image))

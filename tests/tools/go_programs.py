@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.cluster.paths import cache
+
 
 @functools.cache
 def go_program(name: str, package: str) -> Path:
@@ -22,7 +24,7 @@ def go_program(name: str, package: str) -> Path:
     `package` is its main package, in the first module that the wrapper requires. Raises RuntimeError with
     the compiler's words.
     """
-    binary = tool_cache() / name / pinned_version(name) / name
+    binary = cache() / name / pinned_version(name) / name
     binary.parent.mkdir(parents=True, exist_ok=True)
     with (binary.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -36,11 +38,6 @@ def pinned_version(name: str) -> str:
     match = re.search(r"^require \S+ v(\S+)", (_wrapper(name) / "go.mod").read_text(), re.MULTILINE)
     assert match, f"{_wrapper(name)}/go.mod pins {name}"
     return match[1]
-
-
-def tool_cache() -> Path:
-    """Give the folder in which built programs are kept."""
-    return Path(os.environ.get("COEVAL_CACHE", Path.home() / ".cache/coeval"))
 
 
 def _wrapper(name: str) -> Path:

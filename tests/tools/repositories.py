@@ -58,11 +58,13 @@ class MemoryStore:
 
     def entries(self, kind: Kind) -> Iterator[tuple[str, int]]:
         self.before("entries", kind, "")
-        return iter([(name, len(data)) for (found, name), data in self.objects.items() if found is kind])
+        with self._guard:
+            return iter([(name, len(data)) for (found, name), data in self.objects.items() if found is kind])
 
     def remove(self, kind: Kind, name: str) -> None:
         self.before("remove", kind, name)
-        self.objects.pop((kind, name), None)
+        with self._guard:
+            self.objects.pop((kind, name), None)
 
     def sweep(self) -> int:
         return 0
@@ -76,15 +78,18 @@ def new_repository(store: Store) -> Repository:
 class Cli:
     """The command line on one repository, run in this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        """With a URL nothing is made there: `repo init` is the caller's."""
         self.repository = folder / "repository"
+        self.url = url or f"file://{self.repository}"
         self.password_file = folder / "password"
         self.password_file.write_text(f"{PASSWORD}\n")
-        new_repository(FileStore(str(self.repository)))
+        if url is None:
+            new_repository(FileStore(str(self.repository)))
 
     @property
     def access(self) -> list[str]:
-        return ["--repository", f"file://{self.repository}", "--password-file", str(self.password_file)]
+        return ["--repository", self.url, "--password-file", str(self.password_file)]
 
     def run(self, *command: str, code: int = 0) -> dict[str, Any]:
         """Run a command with the repository's options; expect an exit code; give the JSON document."""
@@ -97,14 +102,14 @@ class Cli:
         return str(self.run("volume", "copy", "--name", name, "--source", str(source), *options)["snapshot"])
 
 
-def run_coeval(*arguments: str, code: int = 0) -> dict[str, Any]:
-    """Run the command line in this process; expect an exit code; give the JSON document of stdout."""
+def run_coeval(*arguments: str, code: int | None = 0) -> dict[str, Any]:
+    """Run the command line in this process; expect an exit code (None: any); give the JSON document."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main(list(arguments))
         except SystemExit as exit_:
             status = exit_.code or 0
-    assert status == code, f"exit {status}: {out.getvalue()}{err.getvalue()}"
+    assert code is None or status == code, f"exit {status}: {out.getvalue()}{err.getvalue()}"
     document: dict[str, Any] = json.loads(out.getvalue())
     return document

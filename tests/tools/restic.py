@@ -12,15 +12,14 @@ from tests.tools.go_programs import go_program
 
 
 def restic_binary() -> Path:
-    """Give the restic program; builds it (minutes) if it is not cached."""
+    """Give the restic program."""
     return go_program("restic", "github.com/restic/restic/cmd/restic")
 
 
 class Restic:
     """restic on one repository. Without a cache of its own, so that it sees what is really there."""
 
-    def __init__(self, repository: Path, password: str) -> None:
-        self.repository = repository
+    def __init__(self, repository: Path | str, password: str) -> None:
         self._environment = os.environ | {"RESTIC_PASSWORD": password, "RESTIC_REPOSITORY": str(repository)}
 
     def run(self, *arguments: str, cwd: Path | None = None) -> bytes:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from coeval.controllers.places import NETWORK
 from coeval.kube.kinds import JOB, POD, SECRET, VM_BACKUP, VOLUME_SNAPSHOT
 from coeval.kube.port import Forbidden
 from coeval.runtime.operator import AT_HOME, EVERYWHERE
@@ -119,6 +120,9 @@ def test_network_policies_hold_movers_and_not_the_operator() -> None:
     assert movers["podSelector"]["matchLabels"] == {label: value}
     assert movers["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in movers
+    reaching = one("NetworkPolicy", "coeval-movers-object-store")["spec"]
+    assert reaching["podSelector"]["matchLabels"] == {label: value, NETWORK: "object-store"}
+    assert (reaching["policyTypes"], reaching["egress"]) == (["Egress"], [{}])
     # Had the operator the children's label, it would be watched as a child and be cut off from the network.
     assert label not in one("Deployment", "coeval-operator")["spec"]["template"]["metadata"]["labels"]
 

@@ -26,6 +26,7 @@ def commit(
     forget_parts: Annotated[
         bool, typer.Option("--forget-parts", help="Then remove the parts and interim copies of this backup.")
     ] = False,
+    limit_upload: o.LimitUpload = None,
     result: o.ResultFile = None,
 ) -> None:
     """Join the parts of one moment into one backup."""
@@ -36,7 +37,7 @@ def commit(
         job = CommitJob(tuple(snapshot), tuple(manifest or ()), tuple(tag or ()), forget_parts)
         return run(opened, lock, job)
 
-    with_repository(Access(repository, password_file), Output(result), "commit", work)
+    with_repository(Access(repository, password_file, limit_upload), Output(result), "commit", work)
 
 
 def verify(
@@ -47,14 +48,23 @@ def verify(
     sample: Annotated[
         str, typer.Option("--sample", help="Share of each file's chunks to read, like 1%.")
     ] = "100%",
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Unlist damaged packs: the next backup stores them again."),
+    ] = False,
     progress: o.ProgressOption = None,
     result: o.ResultFile = None,
 ) -> None:
-    """Read a snapshot's data again and prove that it is sound. Exit 3 names the damage."""
+    """Read a snapshot's data again and prove that it is sound. Exit 3 names the damage.
+
+    With --repair nobody else may use the repository meanwhile.
+    """
     from coeval.mover.verify import parse_sample  # noqa: PLC0415  (help must be fast)
     from coeval.mover.verify import verify as run  # noqa: PLC0415
 
-    def work(opened: Repository, _: Lock, shown: Progress) -> Result:
-        return run(opened, snapshot, parse_sample(sample), shown)
+    def work(opened: Repository, lock: Lock, shown: Progress) -> Result:
+        return run(opened, snapshot, parse_sample(sample), shown, repair=lock if repair else None)
 
-    with_repository(Access(repository, password_file), Output(result, progress), "verify", work)
+    with_repository(
+        Access(repository, password_file), Output(result, progress), "verify", work, exclusive=repair
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,26 @@ import typer
 
 from coeval.mover.progress import ProgressStyle
 
-Url = Annotated[str, typer.Option("--repository", help="file:///path of the repository.", metavar="URL")]
+
+class ChangedFrom(StrEnum):
+    """Who is asked what changed."""
+
+    CSI = "csi"
+    CSI_THROUGH_EXTENTS = "csi-through-extents"
+
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--repository",
+        help="file:///path, s3://bucket/prefix, gs://… or az://… of the repository.",
+        metavar="URL",
+    ),
+]
 PasswordFile = Annotated[Path, typer.Option("--password-file", help="File with the repository's password.")]
+LimitUpload = Annotated[
+    float | None, typer.Option("--limit-upload", help="Write at most this fast.", metavar="MIB_PER_SECOND")
+]
 ResultFile = Annotated[Path | None, typer.Option("--result", help="Write the result there, too.")]
 ProgressOption = Annotated[ProgressStyle | None, typer.Option("--progress", help="How to show progress.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag key=value; may be repeated.")]
@@ -25,4 +44,32 @@ SourcePath = Annotated[Path, typer.Option("--source", help="Image file or block 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="The moment that the source shows (RFC 3339).")]
 Changed = Annotated[
     Path | None, typer.Option("--changed", help='{"size": bytes, "ranges": [[offset, length], …]}')
+]
+From = Annotated[
+    ChangedFrom | None,
+    typer.Option("--changed-from", help="Ask the driver; for an image file, through its extents."),
+]
+MetadataAddress = Annotated[
+    str | None, typer.Option("--metadata-address", help="host:port of the SnapshotMetadata service.")
+]
+MetadataCa = Annotated[Path | None, typer.Option("--metadata-ca", help="PEM file that vouches for it.")]
+MetadataToken = Annotated[
+    Path | None,
+    typer.Option("--metadata-token-file", help="Token of its audience; read anew when it is needed."),
+]
+SnapshotNamespace = Annotated[
+    str | None, typer.Option("--snapshot-namespace", help="Namespace of the VolumeSnapshot.")
+]
+SnapshotName = Annotated[
+    str | None,
+    typer.Option("--snapshot-name", help="The later of the two, as VolumeSnapshot; it must be ready."),
+]
+BaseHandle = Annotated[
+    str | None, typer.Option("--base-handle", help="The earlier of the two, by its handle at the driver.")
+]
+RecordExtents = Annotated[
+    bool,
+    typer.Option(
+        "--record-extents", help="Record where the image file's blocks lie, for csi-through-extents."
+    ),
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from contextlib import suppress
 from typing import Annotated
 
@@ -11,9 +9,7 @@ import typer
 
 from coeval.cli import options as o
 from coeval.cli.session import Access, Output, Result, perform, with_repository
-from coeval.repository.errors import InvalidArgument, RepositoryNotFound, RepositoryUnreachable
-from coeval.repository.repository import Repository
-from coeval.repository.store import Kind
+from coeval.repository.errors import InvalidArgument, RepositoryNotFound
 
 app = typer.Typer(no_args_is_help=True, help="Make, probe and clean a repository.")
 
@@ -30,7 +26,7 @@ def init(
     access = Access(repository, password_file)
 
     def action() -> Result:
-        opened, created = Repository.init(access.store(), access.password())
+        opened, created = access.init()
         if not created and not if_absent:
             raise InvalidArgument(
                 f"--repository {repository} exists already; say --if-absent if that is fine"
@@ -46,21 +42,10 @@ def probe(*, repository: o.Url, password_file: o.PasswordFile, result: o.ResultF
     access = Access(repository, password_file)
 
     def action() -> Result:
-        store, password = access.store(), access.password()
-        name, content = secrets.token_hex(32), os.urandom(64)
-        try:
-            created = store.create(Kind.PROBE, name, [content])
-            again = store.create(Kind.PROBE, name, [content])
-            echoed = store.load(Kind.PROBE, name)
-        finally:
-            store.remove(Kind.PROBE, name)
-        if not created or again or echoed != content:
-            raise RepositoryUnreachable(
-                f"--repository {repository}: the store does not keep what is written to it"
-            )
+        access.prove()
         found = None
         with suppress(RepositoryNotFound):
-            found = Repository.open(store, password).config.id
+            found = access.open().config.id
         return {"writable": True, "repository": found}
 
     perform(Output(result), action)

@@ -18,11 +18,14 @@ import typer
 from coeval.mover.errors import Interrupted
 from coeval.mover.memory import keep_freed_memory
 from coeval.mover.progress import Progress, ProgressStyle, shown
-from coeval.repository.errors import DataPlaneError, InvalidArgument, RepositoryNotFound
+from coeval.repository.errors import DataPlaneError, InvalidArgument, RepositoryNotFound, StoreUnfit
 from coeval.repository.lock import Lock
+from coeval.repository.probe import prove
 from coeval.repository.repository import Repository
 from coeval.repository.store import Store, open_store
+from coeval.repository.upload_limit import LimitedStore
 
+MIB = 1 << 20
 RESULT_LIMIT = 4096
 """Bytes the kubelet keeps of a termination message."""
 
@@ -31,14 +34,20 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Access:
-    """Where the repository is, and the file with its password."""
+    """Where the repository is, the file with its password, and how fast it may be written (MiB/s)."""
 
     url: str
     password_file: Path
+    limit_upload: float | None = None
 
     def store(self) -> Store:
         """Open the store. Raises InvalidArgument."""
-        return open_store(self.url)
+        store = open_store(self.url)
+        if self.limit_upload is None:
+            return store
+        if not self.limit_upload > 0:
+            raise InvalidArgument(f"--limit-upload {self.limit_upload}: give MiB per second, above 0")
+        return LimitedStore(store, self.limit_upload * MIB)
 
     def password(self) -> str:
         """Read the password, without the white space around it, as restic does. Raises InvalidArgument."""
@@ -51,12 +60,28 @@ class Access:
             raise InvalidArgument(f"--password-file {self.password_file} is empty")
         return password
 
+    def prove(self) -> None:
+        """Prove that the store does what a repository needs. Raises StoreUnfit and what the store raises."""
+        with self._named():
+            prove(self.store())
+
+    def init(self) -> tuple[Repository, bool]:
+        """Open the repository; make it if there is none: the flag tells. Raises as `prove` and `open` do."""
+        with self._named():
+            return Repository.init(self.store(), self.password())
+
     def open(self) -> Repository:
         """Open the repository. Raises RepositoryNotFound, WrongPassword, RepositoryDamaged."""
-        try:
+        with self._named():
             return Repository.open(self.store(), self.password())
-        except RepositoryNotFound as error:
-            raise RepositoryNotFound(f"--repository {self.url}: {error}") from None
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Add the place to a failure that does not know it."""
+        try:
+            yield
+        except (RepositoryNotFound, StoreUnfit) as error:
+            raise type(error)(f"--repository {self.url}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -98,14 +123,18 @@ def with_repository(
     *,
     init: bool = False,
     lock_needed: bool = True,
+    exclusive: bool = False,
 ) -> None:
     """Run work under the repository's lock, showing progress."""
 
     def action() -> Result:
         keep_freed_memory()
-        repository = Repository.init(access.store(), access.password())[0] if init else access.open()
+        repository = access.init()[0] if init else access.open()
         progress = Progress()
-        with repository.lock(needed=lock_needed) as lock, shown(progress, output.style, label):
+        with (
+            repository.lock(needed=lock_needed, exclusive=exclusive) as lock,
+            shown(progress, output.style, label),
+        ):
             return work(repository, lock, progress)
 
     perform(output, action)

@@ -32,31 +32,57 @@ def copy(
         str | None, typer.Option("--parent", help="Snapshot that --changed counts from.")
     ] = None,
     changed: o.Changed = None,
+    changed_from: o.From = None,
+    metadata_address: o.MetadataAddress = None,
+    metadata_ca: o.MetadataCa = None,
+    metadata_token_file: o.MetadataToken = None,
+    snapshot_namespace: o.SnapshotNamespace = None,
+    snapshot_name: o.SnapshotName = None,
+    base_handle: o.BaseHandle = None,
+    record_extents: o.RecordExtents = False,
     init: Annotated[bool, typer.Option("--init", help="Make the repository if there is none.")] = False,
     tag: o.Tags = None,
+    limit_upload: o.LimitUpload = None,
     progress: o.ProgressOption = None,
     result: o.ResultFile = None,
 ) -> None:
     """Copy a volume into the repository."""
-    from coeval.mover import tags, volumes  # noqa: PLC0415  (help must be fast)
-    from coeval.mover.ranges import read_ranges  # noqa: PLC0415
+    from coeval.cli.changes import Asked  # noqa: PLC0415  (help must be fast)
+    from coeval.mover import tags, volumes  # noqa: PLC0415
     from coeval.mover.sources import open_source  # noqa: PLC0415
 
     def work(opened: Repository, lock: Lock, shown: Progress) -> Result:
-        if (parent is None) != (changed is None):
-            raise InvalidArgument("--parent and --changed belong together: the ranges count from the parent")
+        if (parent is None) != (changed is None and base_handle is None):
+            raise InvalidArgument(
+                "--parent and --changed or --base-handle belong together: the changes count from the parent"
+            )
         moment = tags.parse_moment("--as-of", as_of)
-        ranges = read_ranges(changed) if changed else None
-        job = volumes.VolumeJob(name, moment, tuple(tag or ()), interim=interim, changed=ranges)
+        asked = Asked(
+            changed,
+            changed_from,
+            metadata_address,
+            metadata_ca,
+            metadata_token_file,
+            snapshot_namespace,
+            snapshot_name,
+            base_handle,
+        )
+        job = volumes.VolumeJob(
+            name,
+            moment,
+            tuple(tag or ()),
+            interim=interim,
+            changes=asked.source(source, based=parent is not None),
+            extents_of=source if record_extents else None,
+        )
         volume = open_source(source)
         try:
             return volumes.copy_volume(opened, lock, volume, job, progress=shown, parent=parent)
         finally:
             volume.close()
 
-    with_repository(
-        Access(repository, password_file), Output(result, progress), f"copy {name}", work, init=init
-    )
+    access = Access(repository, password_file, limit_upload)
+    with_repository(access, Output(result, progress), f"copy {name}", work, init=init)
 
 
 @app.command()
@@ -69,29 +95,54 @@ def retime(
     source: o.SourcePath,
     as_of: Annotated[str, typer.Option("--as-of", help="T1: the moment that the source shows (RFC 3339).")],
     changed: o.Changed = None,
+    changed_from: o.From = None,
+    metadata_address: o.MetadataAddress = None,
+    metadata_ca: o.MetadataCa = None,
+    metadata_token_file: o.MetadataToken = None,
+    snapshot_namespace: o.SnapshotNamespace = None,
+    snapshot_name: o.SnapshotName = None,
+    base_handle: o.BaseHandle = None,
+    record_extents: o.RecordExtents = False,
     compare: Annotated[bool, typer.Option("--compare", help="Read all and compare (the default).")] = False,
     tag: o.Tags = None,
+    limit_upload: o.LimitUpload = None,
     progress: o.ProgressOption = None,
     result: o.ResultFile = None,
 ) -> None:
     """Move the copy in a snapshot to T1, by the changed ranges or by comparing."""
-    from coeval.mover import tags, volumes  # noqa: PLC0415  (help must be fast)
-    from coeval.mover.ranges import read_ranges  # noqa: PLC0415
+    from coeval.cli.changes import Asked  # noqa: PLC0415  (help must be fast)
+    from coeval.mover import tags, volumes  # noqa: PLC0415
     from coeval.mover.sources import open_source  # noqa: PLC0415
 
     def work(opened: Repository, lock: Lock, shown: Progress) -> Result:
-        if changed and compare:
-            raise InvalidArgument("--changed and --compare exclude each other")
+        if (changed or changed_from) and compare:
+            raise InvalidArgument("--compare excludes --changed and --changed-from")
         moment = tags.parse_moment("--as-of", as_of)
-        ranges = read_ranges(changed) if changed else None
-        job = volumes.VolumeJob(name, moment, tuple(tag or ()), changed=ranges)
+        asked = Asked(
+            changed,
+            changed_from,
+            metadata_address,
+            metadata_ca,
+            metadata_token_file,
+            snapshot_namespace,
+            snapshot_name,
+            base_handle,
+        )
+        job = volumes.VolumeJob(
+            name,
+            moment,
+            tuple(tag or ()),
+            changes=asked.source(source, based=True),
+            extents_of=source if record_extents else None,
+        )
         volume = open_source(source)
         try:
             return volumes.retime_volume(opened, lock, volume, job, progress=shown, snapshot_id=snapshot)
         finally:
             volume.close()
 
-    with_repository(Access(repository, password_file), Output(result, progress), f"retime {name}", work)
+    access = Access(repository, password_file, limit_upload)
+    with_repository(access, Output(result, progress), f"retime {name}", work)
 
 
 @app.command()

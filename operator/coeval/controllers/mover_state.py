@@ -1,12 +1,11 @@
 """A mover's Job and pods as the decisions see them."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-_REASON = re.compile(r"^[A-Za-z][A-Za-z0-9]*$")
+from coeval.domain import naming
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,11 @@ class MoverPod:
 
 @dataclass(frozen=True, slots=True)
 class MoverJob:
-    """A mover Job with its pods, oldest first. `failed` is the text of its Failed condition."""
+    """A mover Job with its pods, oldest first.
+
+    `failed` is the text of its Failed condition, `trouble` the last warning about it
+    while no pod of it lives.
+    """
 
     name: str
     uid: str
@@ -35,6 +38,7 @@ class MoverJob:
     succeeded: bool = False
     failed: str | None = None
     deleting: bool = False
+    trouble: str | None = None
     pods: tuple[MoverPod, ...] = ()
 
     def error(self) -> tuple[str, str] | None:
@@ -42,9 +46,8 @@ class MoverJob:
         for pod in reversed(self.pods):
             said = pod.result.get("error") if pod.result is not None else None
             if isinstance(said, Mapping):
-                reason = str(said.get("reason", ""))
                 return (
-                    reason if _REASON.match(reason) else "MoverFailed",
+                    naming.reason(str(said.get("reason", "")), "MoverFailed"),
                     str(said.get("message", "no message"))[:3000],
                 )
         return None

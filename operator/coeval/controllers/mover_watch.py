@@ -22,11 +22,12 @@ async def look(
     """Jobs by name, all pods oldest first, and warnings by the uid of what they are about."""
     raw_jobs = await api.list(JOB, namespace, labels=labels)
     raw_pods = await api.list(POD, namespace, labels=labels)
-    slow = [p for p in raw_pods if _phase(p) == "Pending" and _age(p, now) > _SLOW_START]
-    warnings = await _warnings(api, namespace) if slow else {}
+    slow = [p for p in raw_pods if _phase(p) == "Pending"]
+    slow += [j for j in raw_jobs if not _ended_job(j) and not _living(j, raw_pods)]
+    warnings = await _warnings(api, namespace) if any(_age(o, now) > _SLOW_START for o in slow) else {}
     found = [await _pod(api, namespace, p, warnings) for p in raw_pods]
     pods = tuple(sorted(found, key=lambda p: (p.created, p.name)))
-    jobs = [_job(j, pods) for j in raw_jobs]
+    jobs = [_job(j, pods, warnings) for j in raw_jobs]
     return {j.name: j for j in jobs}, pods, warnings
 
 
@@ -62,7 +63,7 @@ async def _pod(api: KubeApi, namespace: str, raw: Object, warnings: Mapping[str,
         uid=meta["uid"],
         created=time_of(meta["creationTimestamp"]),
         phase=phase,
-        job=(meta.get("labels") or {}).get("batch.kubernetes.io/job-name", ""),
+        job=_job_name(raw),
         result=result_of(terminated.get("message")),
         ended=_ended(terminated, status),
         waiting=_waiting(state.get("waiting"), status, warnings.get(meta["uid"]))
@@ -94,9 +95,9 @@ async def _warnings(api: KubeApi, namespace: str) -> dict[str, str]:
     }
 
 
-def _job(raw: Object, pods: Iterable[MoverPod]) -> MoverJob:
-    meta = raw["metadata"]
-    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or []}
+def _job(raw: Object, pods: Iterable[MoverPod], warnings: Mapping[str, str]) -> MoverJob:
+    meta, conditions = raw["metadata"], _conditions(raw)
+    own = tuple(p for p in pods if p.job == meta["name"])
     failed = conditions.get("Failed") or {}
     return MoverJob(
         name=meta["name"],
@@ -105,8 +106,26 @@ def _job(raw: Object, pods: Iterable[MoverPod]) -> MoverJob:
         succeeded=(conditions.get("Complete") or {}).get("status") == "True",
         failed=f"{failed.get('reason')}: {failed.get('message')}" if failed.get("status") == "True" else None,
         deleting="deletionTimestamp" in meta,
-        pods=tuple(p for p in pods if p.job == meta["name"]),
+        trouble=None if any(not p.deleting for p in own) else warnings.get(meta["uid"]),
+        pods=own,
     )
+
+
+def _conditions(raw: Object) -> dict[str, Object]:
+    return {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or []}
+
+
+def _ended_job(raw: Object) -> bool:
+    return any((_conditions(raw).get(end) or {}).get("status") == "True" for end in ("Complete", "Failed"))
+
+
+def _living(job: Object, pods: Iterable[Object]) -> bool:
+    name = job["metadata"]["name"]
+    return any(_job_name(p) == name and "deletionTimestamp" not in p["metadata"] for p in pods)
+
+
+def _job_name(pod: Object) -> str:
+    return str((pod["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
 
 
 def _ended(terminated: Object, status: Object) -> str | None:

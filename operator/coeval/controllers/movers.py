@@ -1,35 +1,15 @@
 """The Job of a mover, as every controller makes it: restricted, no API access, one command of `coeval`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from coeval.controllers.places import Place
 from coeval.controllers.settings import Settings
 from coeval.kube.port import Object
 
 CONTAINER = "mover"
 RESULT = "/dev/termination-log"
-PASSWORD = "/secrets/password"  # noqa: S105  (a path)
-REPOSITORY = "/repository"
 KUBEVIRT_USER = 107
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The repository as a mover reaches it: a claim of our namespace, a folder in it, and its key."""
-
-    claim: str
-    path: str
-    secret: str
-    secret_key: str
-
-    @property
-    def url(self) -> str:
-        """For --repository."""
-        return f"file://{REPOSITORY}/{self.path}".rstrip("/")
-
-    def access(self) -> list[str]:
-        """The options that every command takes."""
-        return ["--repository", self.url, "--password-file", PASSWORD]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +35,11 @@ class Work:
     retries: int = 3
     source: Source | None = None
     manifests: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
 
 
 def job(metadata: Object, work: Work, settings: Settings) -> Object:
     """The Job. Its metadata's labels go to the pods, too, so that they are found the same way."""
-    pod_labels = {**metadata.get("labels", {}), **work.labels}
+    pod_labels = {**metadata.get("labels", {}), **work.place.labels}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -97,19 +76,19 @@ def _pod(work: Work, settings: Settings) -> Object:
     as_root = settings.block_mover_as_root and work.source is not None and work.source.block
     user = 0 if as_root else KUBEVIRT_USER
     volumes: list[Object] = [
-        {"name": "repository", "persistentVolumeClaim": {"claimName": work.place.claim}},
+        *work.place.volumes,
         {
             "name": "secrets",
             "secret": {
-                "secretName": work.place.secret,
-                "items": [{"key": work.place.secret_key, "path": "password"}],
+                "secretName": work.place.password.name,
+                "items": [{"key": work.place.password.key, "path": "password"}],
                 "defaultMode": 0o440,
             },
         },
         {"name": "tmp", "emptyDir": {}},
     ]
     mounts: list[Object] = [
-        {"name": "repository", "mountPath": REPOSITORY},
+        *work.place.mounts,
         {"name": "secrets", "mountPath": "/secrets", "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  (the pod's own)
     ]
@@ -118,6 +97,7 @@ def _pod(work: Work, settings: Settings) -> Object:
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": work.args,
+        "env": work.place.env,
         "terminationMessagePath": RESULT,
         "terminationMessagePolicy": "File",
         "resources": {

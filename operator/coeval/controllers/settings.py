@@ -28,6 +28,8 @@ class Settings:
     windows_freeze_margin: float = 1.0
     # A pause has no safety timer; this bounds the window all the same.
     pause_timeout: int = 60
+    # A driver that has answered with errors so long is not waited for with the guest held.
+    error_patience: float = 20.0
     # A call without an answer may still act this long after it was sent.
     late_answer: float = 10.0
     moment_attempts: int = 3

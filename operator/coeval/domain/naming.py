@@ -4,6 +4,7 @@ import hashlib
 import re
 
 _SLUG = re.compile(r"[^a-z0-9]+")
+_REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,99}")
 
 
 def child(uid: str, step: str, volume: str | None = None, attempt: int | None = None) -> str:
@@ -19,6 +20,11 @@ def child(uid: str, step: str, volume: str | None = None, attempt: int | None = 
     if len(name) > 63:
         raise ValueError(f"the step {step} is too long for a name: {name}")
     return name
+
+
+def reason(said: str | None, otherwise: str) -> str:
+    """A condition's reason: what was said if it is a CamelCase word. Webhooks put whole sentences there."""
+    return said if said and _REASON.fullmatch(said) else otherwise
 
 
 def _hash(text: str, length: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from coeval.repository.crypto import hash_id
 from coeval.repository.errors import RepositoryDamaged
 from coeval.repository.pack import BlobType
 from coeval.repository.repository import Repository
@@ -73,14 +74,22 @@ class ContentList:
             slot += count
 
 
+def zero_content(size: int, chunk_size: int) -> ContentList:
+    """Make the content list of a volume of zeros. Whoever uses it stores the zero chunks themselves."""
+    content = ContentList()
+    for length, count in ((chunk_size, size // chunk_size), (size % chunk_size, 1)):
+        if length and count:
+            content.ids += hash_id(bytes(length)) * count
+            content.lengths.extend(array("I", [length]) * count)
+    return content
+
+
 def load_content(repository: Repository, node: Node, label: str) -> ContentList:
     """Make the content list of a file from its node; the index knows the lengths.
 
     Raises RepositoryDamaged where a blob is in no index, or the lengths do not add up to the file's size.
     """
     content = ContentList(bytearray(node.content))
-    if len(content.ids) % 32:
-        pass
     index = repository.index
     before, length = b"", 0
     for at in range(0, len(node.content), 32):
@@ -90,7 +99,7 @@ def load_content(repository: Repository, node: Node, label: str) -> ContentList:
             continue
         found = index.length(BlobType.DATA, blob_id)
         if found is None:
-            raise RepositoryDamaged(f"{label}: data blob {blob_id.hex()} is in no index")
+            raise RepositoryDamaged(f"{label}: {repository.missing(BlobType.DATA, blob_id)}")
         before, length = blob_id, found
         if not 0 < length <= MAX_CHUNK:
             raise RepositoryDamaged(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from coeval.mover.content import CHUNK_SIZE, ContentList
+from coeval.mover.content import CHUNK_SIZE, ContentList, load_content
 from coeval.mover.errors import VolumeNotFound
 from coeval.repository.errors import InvalidArgument
 from coeval.repository.pack import BlobType
@@ -19,6 +19,8 @@ from coeval.repository.writer import BlobWriter
 DISKS = "disks"
 VM = "vm"
 IMAGE = "disk.img"
+EXTENTS = "disk.extents"
+"""Beside an image that was a file: where its blocks were on the device (see mover.changes.extents)."""
 
 
 def check_volume_name(name: str) -> None:
@@ -27,10 +29,14 @@ def check_volume_name(name: str) -> None:
         raise InvalidArgument(f"--name {name}: use letters, digits, `.`, `_` and `-`")
 
 
-def store_volume(writer: BlobWriter, name: str, content: ContentList, moment: datetime) -> bytes:
-    """Store the folders of a snapshot with one volume; give the root's id."""
-    image = Node(IMAGE, "file", size=content.size, content=content.ids)
-    volume = _store_tree(writer, [image], moment)
+def store_volume(
+    writer: BlobWriter, name: str, content: ContentList, moment: datetime, extents: bytes | None = None
+) -> bytes:
+    """Store the folders of a snapshot with one volume, and its encoded extent map; give the root's id."""
+    files = [Node(IMAGE, "file", size=content.size, content=content.ids)]
+    if extents is not None:
+        files.append(_store_file(writer, EXTENTS, extents))
+    volume = _store_tree(writer, files, moment)
     return store_root(writer, {name: volume}, {}, moment)
 
 
@@ -59,9 +65,7 @@ def store_manifests(writer: BlobWriter, paths: list[Path]) -> dict[str, Node]:
             text = path.read_bytes()
         except OSError as error:
             raise InvalidArgument(f"--manifest {path}: {error.strerror}") from error
-        pieces = [text[at : at + CHUNK_SIZE] for at in range(0, len(text), CHUNK_SIZE)]
-        ids = b"".join(writer.store(BlobType.DATA, piece) for piece in pieces)
-        nodes[path.name] = Node(path.name, "file", size=len(text), content=ids)
+        nodes[path.name] = _store_file(writer, path.name, text)
     return nodes
 
 
@@ -76,10 +80,7 @@ def volume_trees(repository: Repository, snapshot: Snapshot) -> dict[str, bytes]
 def volume_image(repository: Repository, snapshot: Snapshot, volume: str) -> Node:
     """Give the image of a volume in a snapshot. Raises VolumeNotFound."""
     volumes = volume_trees(repository, snapshot)
-    tree = volumes.get(volume)
-    image = None
-    if tree is not None:
-        image = next((n for n in repository.load_tree(tree) if n.name == IMAGE and n.type == "file"), None)
+    image = _file(repository, volumes.get(volume), IMAGE)
     if image is None:
         there = ", ".join(sorted(volumes)) or "none"
         raise VolumeNotFound(
@@ -88,9 +89,29 @@ def volume_image(repository: Repository, snapshot: Snapshot, volume: str) -> Nod
     return image
 
 
+def volume_extents(repository: Repository, snapshot: Snapshot, volume: str) -> bytes | None:
+    """Give the encoded extent map beside a volume's image, if one was recorded. Raises RepositoryDamaged."""
+    node = _file(repository, volume_trees(repository, snapshot).get(volume), EXTENTS)
+    if node is None:
+        return None
+    content = load_content(repository, node, f"snapshot {snapshot.id}: /{DISKS}/{volume}/{EXTENTS}")
+    return b"".join(repository.load_blob(BlobType.DATA, content.id(slot)) for slot in range(len(content)))
+
+
 def image_path(volume: str) -> str:
     """Give the path of a volume's image in a snapshot."""
     return f"/{DISKS}/{volume}/{IMAGE}"
+
+
+def _file(repository: Repository, tree: bytes | None, name: str) -> Node | None:
+    nodes = repository.load_tree(tree) if tree is not None else []
+    return next((node for node in nodes if node.name == name and node.type == "file"), None)
+
+
+def _store_file(writer: BlobWriter, name: str, text: bytes) -> Node:
+    pieces = [text[at : at + CHUNK_SIZE] for at in range(0, len(text), CHUNK_SIZE)]
+    ids = b"".join(writer.store(BlobType.DATA, piece) for piece in pieces)
+    return Node(name, "file", size=len(text), content=ids)
 
 
 def _store_tree(writer: BlobWriter, nodes: list[Node], moment: datetime) -> bytes:

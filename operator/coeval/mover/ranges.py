@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coeval.mover.errors import InvalidRanges
+from coeval.repository.documents import parse_document
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Ranges:
 def read_ranges(path: Path) -> Ranges:
     """Read `{"size": bytes, "ranges": [[offset, length], …]}`. Raises InvalidRanges, naming the bad entry."""
     try:
-        doc = json.loads(path.read_bytes())
+        doc = parse_document(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InvalidRanges(f"--changed {path}: {error}") from error
     if not isinstance(doc, dict) or set(doc) != {"size", "ranges"}:

@@ -31,6 +31,7 @@ def restore_volume(
     Raises InterimSnapshot, VolumeNotFound, TargetUnusable, RepositoryDamaged.
     """
     begun = datetime.now(UTC)
+    repository.lenient = True
     snapshot = repository.snapshot(prefix)
     tags.refuse_interim(snapshot)
     label = f"snapshot {snapshot.id}: {image_path(volume)}"
@@ -58,6 +59,7 @@ def restore_volume(
         "bytes_total": content.size,
         "bytes_read": content.size - zero,
         "chunks": len(content),
+        "passed_over": repository.passed_over,
         "seconds": round((datetime.now(UTC) - begun).total_seconds(), 3),
     }
 

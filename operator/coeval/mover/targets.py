@@ -7,7 +7,8 @@ import fcntl
 import os
 import stat
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -73,19 +74,18 @@ class FileTarget:
     def prepare(self, size: int, data: int) -> None:
         """See Target."""
         needed = data if self._sparse else size
-        space = os.fstatvfs(self._file)
+        with _errors(self._path):
+            space = os.fstatvfs(self._file)
         if space.f_bavail * space.f_frsize < needed:
             free = space.f_bavail * space.f_frsize
             raise TargetUnusable(
                 f"--target {self._path} needs {needed} bytes, but only {free} are free there"
             )
-        try:
+        with _errors(self._path):
             os.ftruncate(self._file, 0)
             os.ftruncate(self._file, size)
             if size and not self._sparse:
                 os.posix_fallocate(self._file, 0, size)
-        except OSError as error:
-            raise TargetUnusable(f"--target {self._path}: {error.strerror}") from error
 
     def write(self, offset: int, data: bytes) -> None:
         """See Target."""
@@ -96,7 +96,7 @@ class FileTarget:
 
     def finish(self) -> None:
         """See Target."""
-        try:
+        with _errors(self._path):
             os.fsync(self._file)
             self._partial.rename(self._path)
             self._finished = True
@@ -105,15 +105,16 @@ class FileTarget:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-        except OSError as error:
-            raise TargetUnusable(f"--target {self._path}: {error.strerror}") from error
 
     def close(self) -> None:
         """See Target."""
-        if not self._finished:
-            with suppress(FileNotFoundError):
-                self._partial.unlink()
-        os.close(self._file)
+        with _errors(self._path):
+            try:
+                if not self._finished:
+                    with suppress(FileNotFoundError):
+                        self._partial.unlink()
+            finally:
+                os.close(self._file)
 
 
 class DeviceTarget:
@@ -160,21 +161,30 @@ class DeviceTarget:
 
     def finish(self) -> None:
         """See Target."""
-        try:
+        with _errors(self._path):
             os.fsync(self._file)
-        except OSError as error:
-            raise TargetUnusable(f"--target {self._path}: {error.strerror}") from error
 
     def close(self) -> None:
         """See Target."""
-        os.close(self._file)
+        with _errors(self._path):
+            os.close(self._file)
 
     def _looks_empty(self) -> bool:
         """Look where labels lie (partitions, filesystems, LVM, RAID: both ends) and at pages in between."""
         step = max(4096, self._size // _SAMPLES // 4096 * 4096)
         places = [(0, _EDGE), (max(0, self._size - _EDGE), _EDGE)]
         places += [(at, 4096) for at in range(0, self._size, step)]
-        return not any(os.pread(self._file, length, at).strip(b"\0") for at, length in places)
+        with _errors(self._path):
+            return not any(os.pread(self._file, length, at).strip(b"\0") for at, length in places)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into TargetUnusable."""
+    try:
+        yield
+    except OSError as error:
+        raise TargetUnusable(f"--target {path}: {error.strerror}") from error
 
 
 def _has_data(path: Path) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from coeval.mover import tags
 from coeval.mover.content import ContentList, load_content
@@ -16,9 +17,11 @@ from coeval.mover.layout import volume_trees
 from coeval.mover.progress import Progress
 from coeval.mover.volumes import Result
 from coeval.repository.errors import InvalidArgument, RepositoryDamaged
+from coeval.repository.lock import Lock
 from coeval.repository.pack import BlobType
+from coeval.repository.repair import unlist_packs
 from coeval.repository.repository import Repository
-from coeval.repository.tree import go_time
+from coeval.repository.tree import Node, go_time
 
 SAMPLE_LEAST = 16
 """Chunks of each file that even the smallest sample reads."""
@@ -44,20 +47,23 @@ class _Damages:
     """Damage found by several threads: gone on with, so that the report names more than the first."""
 
     found: list[str] = field(default_factory=list)
+    packs: set[bytes] = field(default_factory=set)
     guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def collect(self, check: Callable[[], object]) -> None:
+    def collect(self, check: Callable[[], object], packs: Iterable[bytes] = ()) -> None:
+        """Run a check; should it find damage, it is in one of `packs`."""
         try:
             check()
         except RepositoryDamaged as error:
             with self.guard:
                 self.found.append(str(error))
+                self.packs.update(packs)
 
-    def report(self, snapshot_id: str) -> None:
+    def report(self, snapshot_id: str, repaired: str) -> None:
         if self.found:
             more = len(self.found) - NAMED_DAMAGES
             named = "; ".join(sorted(self.found)[:NAMED_DAMAGES]) + (f"; and {more} more" if more > 0 else "")
-            raise RepositoryDamaged(f"snapshot {snapshot_id}: {named}")
+            raise RepositoryDamaged(f"snapshot {snapshot_id}: {named}{repaired}")
 
 
 def parse_sample(text: str) -> float:
@@ -71,21 +77,27 @@ def parse_sample(text: str) -> float:
     return percent / 100
 
 
-def verify(repository: Repository, wanted: str, fraction: float, progress: Progress) -> Result:
+def verify(
+    repository: Repository, wanted: str, fraction: float, progress: Progress, *, repair: Lock | None = None
+) -> Result:
     """Prove that a snapshot can be read: structure and index in full, `fraction` of each file's chunks.
 
-    Raises RepositoryDamaged after all was tried, naming the first few damaged objects.
+    Raises RepositoryDamaged after all was tried, naming the first few damaged objects; with `repair`, an
+    exclusive lock, after damaged packs were taken out of the index.
     """
     begun = datetime.now(UTC)
+    repository.lenient = True
     snapshot = tags.find(repository, wanted)
     seen = _Seen()
-    _walk(repository, snapshot.tree, "", f"snapshot {snapshot.id}: ", seen)
     damages = _Damages()
+    _walk(repository, snapshot.tree, "", seen, damages)
     if fraction < 1:
         verified = _verify_sample(repository, seen.files, fraction, progress, damages)
     else:
         verified = _verify_packs(repository, seen, progress, damages)
-    damages.report(snapshot.id)
+    damages.found += repository.passed_over
+    repaired = _repair(repository, repair, damages) if repair else ""
+    damages.report(snapshot.id, repaired)
     return {
         "snapshot": snapshot.id,
         "as_of": go_time(tags.as_of(snapshot)),
@@ -100,14 +112,33 @@ def verify(repository: Repository, wanted: str, fraction: float, progress: Progr
     }
 
 
-def _walk(repository: Repository, tree: bytes, path: str, label: str, seen: _Seen) -> None:
+def _repair(repository: Repository, lock: Lock, damages: _Damages) -> str:
+    """Take the damaged packs out of the index; say what came of it."""
+    done = unlist_packs(repository, lock, damages.packs)
+    return (
+        f"; repaired: damaged packs no longer listed: {len(done.packs)}, blobs in them that were saved: "
+        f"{done.saved}, lost: {done.lost}. The next backup stores again what its source still has"
+    )
+
+
+def _walk(repository: Repository, tree: bytes, path: str, seen: _Seen, damages: _Damages) -> None:
     seen.trees.append(tree)
-    for node in repository.load_tree(tree):
+    nodes: list[Node] = []
+    damages.collect(lambda: nodes.extend(repository.load_tree(tree)), _packs(repository, BlobType.TREE, tree))
+    for node in nodes:
         here = f"{path}/{node.name}"
         if node.type == "file":
-            seen.files.append(_File(here, load_content(repository, node, label + here)))
+            damages.collect(partial(_look_up, repository, node, here, seen))
         elif node.subtree:
-            _walk(repository, node.subtree, here, label, seen)
+            _walk(repository, node.subtree, here, seen, damages)
+
+
+def _look_up(repository: Repository, node: Node, path: str, seen: _Seen) -> None:
+    seen.files.append(_File(path, load_content(repository, node, path)))
+
+
+def _packs(repository: Repository, kind: BlobType, blob_id: bytes) -> list[bytes]:
+    return [place.pack for place in repository.index.find(kind, blob_id)]
 
 
 def _verify_sample(
@@ -119,7 +150,9 @@ def _verify_sample(
 
     def read(item: tuple[_File, int]) -> None:
         file, slot = item
-        damages.collect(lambda: repository.load_blob(BlobType.DATA, file.content.id(slot)))
+        blob_id = file.content.id(slot)
+        packs = _packs(repository, BlobType.DATA, blob_id)
+        damages.collect(lambda: repository.load_blob(BlobType.DATA, blob_id), packs)
         progress.add(done=file.content.lengths[slot], read=file.content.lengths[slot])
 
     fan_out(chosen, read)
@@ -151,7 +184,8 @@ def _verify_packs(repository: Repository, seen: _Seen, progress: Progress, damag
 
     def check(pack: bytes) -> None:
         blobs = list(wanted(pack))
-        damages.collect(lambda: repository.check_pack(pack, [(kind, blob_id) for kind, blob_id, _ in blobs]))
+        wanted_blobs = [(kind, blob_id) for kind, blob_id, _ in blobs]
+        damages.collect(lambda: repository.check_pack(pack, wanted_blobs), [pack])
         length = sum(length for _, _, length in blobs)
         progress.add(done=length, read=length)
 

@@ -6,19 +6,25 @@ import random
 import socket
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from coeval import __version__
 from coeval.mover import tags
-from coeval.mover.content import CHUNK_SIZE, ContentList, load_content
-from coeval.mover.errors import SourceSizeMismatch
-from coeval.mover.layout import check_volume_name, image_path, store_volume, volume_image
+from coeval.mover.changes.extents import ExtentMap, read_extents
+from coeval.mover.changes.sources import Changes, ChangeSource, SourceName, compare, find_changes
+from coeval.mover.changes.unknown import ChangesUnknown, Reason
+from coeval.mover.content import CHUNK_SIZE, ContentList, load_content, zero_content
+from coeval.mover.layout import check_volume_name, image_path, store_volume, volume_extents, volume_image
 from coeval.mover.progress import Progress
 from coeval.mover.ranges import Ranges
 from coeval.mover.retime import Retimed, retime
 from coeval.mover.sources import Source
+from coeval.repository.errors import RepositoryDamaged
 from coeval.repository.keys import user_name
 from coeval.repository.lock import Lock
+from coeval.repository.pack import BlobType
 from coeval.repository.repository import Repository
 from coeval.repository.snapshot import Snapshot
 from coeval.repository.tree import go_time
@@ -36,8 +42,10 @@ class VolumeJob:
     moment: datetime
     tags: tuple[str, ...] = ()
     interim: bool = False
-    changed: Ranges | None = None
+    changes: ChangeSource | None = None
     chunk_size: int = CHUNK_SIZE
+    extents_of: Path | None = None
+    """The image file of which the extent map is to be recorded beside the copy."""
 
 
 def copy_volume(
@@ -50,12 +58,11 @@ def copy_volume(
     parent: str | None = None,
 ) -> Result:
     """Copy a volume; with a parent and changed ranges, read only those. It becomes a part, or interim."""
-    base = ContentList()
+    snapshot = None
     if parent is not None:
         snapshot = repository.snapshot(parent)
         tags.refuse_interim(snapshot, "--parent")
-        base = _content(repository, snapshot, job.name)
-    return _move(repository, lock, source, job, progress=progress, base=base)
+    return _move(repository, lock, source, job, progress=progress, base=snapshot)
 
 
 def retime_volume(
@@ -69,17 +76,49 @@ def retime_volume(
 ) -> Result:
     """Move the copy in a snapshot to the moment of `source`. It becomes a part; the copy stays as it is."""
     snapshot = repository.snapshot(snapshot_id)
-    base = _content(repository, snapshot, job.name)
     backup = tags.value(snapshot, tags.BACKUP)
     named = any(tag.startswith(f"{tags.BACKUP}=") for tag in job.tags)
     if tags.INTERIM in snapshot.tags and backup and not named:
         job = replace(job, tags=(*job.tags, f"{tags.BACKUP}={backup}"))
-    return _move(repository, lock, source, job, progress=progress, base=base)
+    return _move(repository, lock, source, job, progress=progress, base=snapshot)
 
 
 def _content(repository: Repository, snapshot: Snapshot, volume: str) -> ContentList:
     node = volume_image(repository, snapshot, volume)
     return load_content(repository, node, f"snapshot {snapshot.id}: {image_path(volume)}")
+
+
+def _start(
+    repository: Repository, source: Source, job: VolumeJob, base: Snapshot | None
+) -> tuple[ContentList, Changes | None]:
+    """Give what is started from, and what may differ from it if a change source was asked."""
+    try:
+        content = _content(repository, base, job.name) if base else ContentList()
+    except RepositoryDamaged as error:
+        # The source has everything: where the base lacks something, all is read, and it heals.
+        return ContentList(), compare(source, Reason.BASE_DAMAGED, str(error))
+    if job.changes is None:
+        return content, None
+    changes = find_changes(job.changes, source, partial(_recorded_extents, repository, base, job.name))
+    if job.changes.from_zeros and not changes.fallback:
+        content = zero_content(source.size, job.chunk_size)
+    return content, changes
+
+
+def _recorded_extents(repository: Repository, snapshot: Snapshot | None, volume: str) -> ExtentMap:
+    text = volume_extents(repository, snapshot, volume) if snapshot else None
+    if text is None:
+        raise ChangesUnknown(Reason.NO_EXTENT_MAP, "no extent map was recorded with the base")
+    return ExtentMap.decode(text)
+
+
+def _extents_to_record(path: Path) -> tuple[bytes | None, Result]:
+    """Give the encoded map, and what the result says of it; without one, later moves compare."""
+    try:
+        found = read_extents(path)
+    except ChangesUnknown as unknown:
+        return None, {"recorded": False, "reason": unknown.reason, "message": str(unknown)}
+    return found.encode(), {"recorded": True, "count": len(found.logical)}
 
 
 def _move(
@@ -89,26 +128,28 @@ def _move(
     job: VolumeJob,
     *,
     progress: Progress,
-    base: ContentList,
+    base: Snapshot | None,
 ) -> Result:
     check_volume_name(job.name)
     all_tags = tags.own_tags(job.moment, tags.INTERIM if job.interim else tags.PART, job.name, job.tags)
-    if job.changed and job.changed.size != source.size:
-        raise SourceSizeMismatch(
-            f"--changed is for a volume of {job.changed.size} bytes, but --source has {source.size}"
-        )
     begun = datetime.now(UTC)
+    content, changes = _start(repository, source, job, base)
+    extents, extents_result = _extents_to_record(job.extents_of) if job.extents_of else (None, None)
     with BlobWriter(repository, lock) as writer:
+        if job.changes and job.changes.from_zeros:
+            for length in set(content.lengths):  # what stays zero is not stored by retime
+                writer.store(BlobType.DATA, bytes(length))
         done = retime(
-            base,
-            job.changed or Ranges.everything(source.size),
+            content,
+            changes.ranges if changes else Ranges.everything(source.size),
             source,
             writer=writer,
             progress=progress,
             chunk_size=job.chunk_size,
-            sample=random.SystemRandom() if job.changed else None,
+            sample=random.SystemRandom() if changes and changes.source is not SourceName.COMPARE else None,
         )
-        tree = store_volume(writer, job.name, done.content, job.moment)
+        del content  # two lists of a volume of many TiB, and the tree beside them, are too much
+        tree = store_volume(writer, job.name, done.content, job.moment, extents)
         writer.flush()
         added = writer.bytes_added
     snapshot = Snapshot(
@@ -127,8 +168,8 @@ def _move(
         "volume": job.name,
         "as_of": go_time(job.moment),
         "interim": job.interim,
-        "differences": "Ranges" if job.changed and not done.sample_contradicts else "Compare",
-        "sample_contradicts": done.sample_contradicts,
+        **_how(changes, done, source, compared=base is not None),
+        **({"extents": extents_result} if extents_result else {}),
         "bytes_total": source.size,
         "bytes_read": done.bytes_read,
         "bytes_changed": done.bytes_changed,
@@ -138,6 +179,22 @@ def _move(
         "chunks_sampled": done.chunks_sampled,
         "seconds": round((datetime.now(UTC) - begun).total_seconds(), 3),
     }
+
+
+def _how(changes: Changes | None, done: Retimed, source: Source, *, compared: bool) -> Result:
+    """Say how it is known what differs; nothing is asked of a first full copy."""
+    if changes is None:
+        return {"change_source": SourceName.COMPARE if compared else None}
+    reported = changes.reported
+    if done.sample_contradicts:
+        message = f"{changes.source} left out blocks that differ; everything was read and compared"
+        changes = compare(source, Reason.SAMPLE_CONTRADICTS, message)
+    result: Result = {"change_source": changes.source}
+    if reported is not None:
+        result["bytes_reported"] = reported
+    if changes.fallback:
+        result["fallback"] = {"reason": changes.fallback.reason, "message": changes.fallback.message}
+    return result
 
 
 def _summary(begun: datetime, done: Retimed, added: int) -> dict[str, Any]:

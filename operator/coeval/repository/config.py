@@ -6,6 +6,7 @@ import json
 import secrets
 from dataclasses import dataclass
 
+from coeval.repository.documents import MALFORMED, parse_document
 from coeval.repository.polynomial import is_irreducible, random_irreducible
 
 VERSION = 2
@@ -28,14 +29,16 @@ class Config:
     def from_json(cls, text: bytes) -> Config:
         """Parse a config. Raises ValueError with what is wrong."""
         try:
-            doc = json.loads(text)
+            doc = parse_document(text)
             config = cls(int(doc["version"]), str(doc["id"]), int(doc["chunker_polynomial"], 16))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"it lacks {error}") from error
+        except MALFORMED as error:
+            raise ValueError(f"it lacks or misuses {error}") from error
         if config.version != VERSION:
             raise ValueError(
                 f"its format version is {config.version}, not {VERSION}: run `restic migrate upgrade_repo_v2`"
             )
+        if config.chunker_polynomial >= 1 << 64:
+            raise ValueError("its chunker polynomial is too large")
         if not is_irreducible(config.chunker_polynomial):
             raise ValueError("its chunker polynomial is reducible")
         return config

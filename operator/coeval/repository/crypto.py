@@ -6,9 +6,7 @@ A sealed message is `nonce (16) | ciphertext | tag (16)`. Format: restic's doc/d
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 
@@ -16,6 +14,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+from coeval.repository.documents import MALFORMED, parse_document
 
 Bytes = bytes | bytearray | memoryview
 
@@ -57,10 +57,10 @@ class Key:
     def from_json(cls, text: bytes) -> Key:
         """Parse the master key inside a key file. Raises ValueError."""
         try:
-            doc = json.loads(text)
+            doc = parse_document(text)
             parts = [doc["encrypt"], doc["mac"]["k"], doc["mac"]["r"]]
             encrypt, mac_k, mac_r = (base64.b64decode(part, validate=True) for part in parts)
-        except (KeyError, TypeError, binascii.Error) as error:
+        except MALFORMED as error:
             raise ValueError("a master key has the fields mac.k, mac.r and encrypt in base64") from error
         if (len(encrypt), len(mac_k), len(mac_r)) != (32, 16, 16):
             raise ValueError("the parts of a master key are 32, 16 and 16 bytes long")

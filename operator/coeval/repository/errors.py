@@ -47,6 +47,30 @@ class RepositoryUnreachable(DataPlaneError):
     reason = "RepositoryUnreachable"
 
 
+class CredentialsRefused(DataPlaneError):
+    """The object store does not accept the credentials, or they do not allow what we asked for."""
+
+    reason = "CredentialsRefused"
+
+
+class BucketNotFound(DataPlaneError):
+    """The object store has no such bucket or container; we never make one."""
+
+    reason = "BucketNotFound"
+
+
+class StoreUnfit(DataPlaneError):
+    """The store answers, but does not do what a repository needs of it."""
+
+    reason = "StoreUnfit"
+
+
+class ConditionalWritesIgnored(StoreUnfit):
+    """The store writes over what is there although told not to: one repository could be made twice."""
+
+    reason = "ConditionalWritesIgnored"
+
+
 class RepositoryDamaged(DataPlaneError):
     """An object is missing, truncated or changed. The message names it."""
 

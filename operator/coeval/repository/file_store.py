@@ -1,4 +1,8 @@
-"""A store in a folder, in restic's default layout, so that `restic -r FOLDER` opens it."""
+"""A store in a folder, in restic's default layout, so that `restic -r FOLDER` opens it.
+
+Not obstore's local store: that one (0.12.1, by its system calls) syncs neither file nor folder, and writes
+its temporary files beside the packs.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,7 @@ from coeval.repository.errors import (
     RepositoryFull,
     RepositoryUnreachable,
 )
-from coeval.repository.store import CONFIG_NAME, Kind
-
-STALE_AFTER_SECONDS = 24 * 3600
-"""A temporary file this old belongs to a writer that died: writing one takes seconds."""
+from coeval.repository.store import CONFIG_NAME, STALE_AFTER_SECONDS, Kind, label
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -40,7 +41,7 @@ class FileStore:
         """See Store."""
         target = self._path(kind, name)
         with (
-            self._errors(f"cannot write {_label(kind, name)}", missing=True),
+            self._errors(f"cannot write {label(kind, name)}", missing=True),
             self._written(parts) as temporary,
         ):
             self._ensure(target.parent)
@@ -51,7 +52,7 @@ class FileStore:
         """See Store. A link, unlike a rename, never replaces."""
         target = self._path(kind, name)
         with (
-            self._errors(f"cannot write {_label(kind, name)}", missing=True),
+            self._errors(f"cannot write {label(kind, name)}", missing=True),
             self._written(parts) as temporary,
         ):
             self._ensure(target.parent)
@@ -82,7 +83,7 @@ class FileStore:
                 os.close(file)
         if len(data) != length:
             raise RepositoryDamaged(
-                f"{_label(kind, name)} is truncated: it ends before byte {offset + length}"
+                f"{label(kind, name)} is truncated: it ends before byte {offset + length}"
             )
         return data
 
@@ -171,10 +172,10 @@ class FileStore:
     @contextmanager
     def _reading(self, kind: Kind, name: str) -> Iterator[None]:
         try:
-            with self._errors(f"cannot read {_label(kind, name)}"):
+            with self._errors(f"cannot read {label(kind, name)}"):
                 yield
         except FileNotFoundError:
-            raise ObjectMissing(f"{_label(kind, name)} is missing from {self.root}") from None
+            raise ObjectMissing(f"{label(kind, name)} is missing from {self.root}") from None
 
     @contextmanager
     def _errors(self, what: str, *, missing: bool = False) -> Iterator[None]:
@@ -188,10 +189,6 @@ class FileStore:
             if error.errno in _FULL:
                 raise RepositoryFull(f"{message}; free space or forget and prune old backups") from error
             raise RepositoryUnreachable(message) from error
-
-
-def _label(kind: Kind, name: str) -> str:
-    return "config" if kind is Kind.CONFIG else f"{kind.value}/{name}"
 
 
 def _write_all(file: int, parts: Sequence[Bytes]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coeval.repository.crypto import OVERHEAD
+from coeval.repository.documents import MALFORMED, identity, parse_document
 from coeval.repository.pack import BlobType, Place
 
 FILE_BLOBS = 50_000
@@ -143,22 +144,23 @@ class Index:
         return places
 
 
-def encode_index(entries: Sequence[PackEntry]) -> bytes:
-    """Write an index file's JSON."""
+def encode_index(entries: Sequence[PackEntry], supersedes: Sequence[str] = ()) -> bytes:
+    """Write an index file's JSON, which may name older files that no longer count."""
     packs = [
         {"id": entry.pack.hex(), "blobs": [_blob_json(entry.type, *blob) for blob in entry.blobs]}
         for entry in entries
     ]
-    return json.dumps({"packs": packs}, separators=(",", ":")).encode() + b"\n"
+    doc = {"supersedes": list(supersedes), "packs": packs} if supersedes else {"packs": packs}
+    return json.dumps(doc, separators=(",", ":")).encode() + b"\n"
 
 
 def decode_index(text: bytes) -> tuple[list[PackEntry], list[str]]:
     """Parse an index file: its packs, and the index files it supersedes. Raises MalformedIndex."""
     try:
-        doc = json.loads(text)
+        doc = parse_document(text)
         entries = [entry for pack in doc["packs"] or [] for entry in _pack_entries(pack)]
         return entries, [str(name) for name in doc.get("supersedes") or []]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise MalformedIndex(str(error)) from error
 
 
@@ -177,7 +179,7 @@ def _blob_json(
 
 
 def _pack_entries(doc: dict[str, Any]) -> Iterator[PackEntry]:
-    pack = _id(doc["id"])
+    pack = identity(doc["id"])
     # Old writers mixed both types in one pack.
     blobs: dict[BlobType, list[tuple[bytes, int, int, int]]] = {}
     for blob in doc["blobs"]:
@@ -185,13 +187,7 @@ def _pack_entries(doc: dict[str, Any]) -> Iterator[PackEntry]:
         raw_length = int(blob.get("uncompressed_length", 0))
         if not 0 <= offset < _U32 or not 0 <= length < _U32 or not 0 <= raw_length < _U32:
             raise ValueError(f"impossible sizes {(offset, length, raw_length)} in pack {pack.hex()}")
-        blobs.setdefault(_KINDS[blob["type"]], []).append((_id(blob["id"]), offset, length, raw_length))
+        record = (identity(blob["id"]), offset, length, raw_length)
+        blobs.setdefault(_KINDS[blob["type"]], []).append(record)
     for kind, listed in blobs.items():
         yield PackEntry(pack, kind, listed)
-
-
-def _id(text: str) -> bytes:
-    value = bytes.fromhex(text)
-    if len(value) != 32:
-        raise ValueError(f"{text!r} is no id")
-    return value

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import getpass
 import json
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coeval.repository.config import Config
 from coeval.repository.crypto import Key, Unauthentic, hash_id
+from coeval.repository.documents import MALFORMED, parse_document
 from coeval.repository.errors import ObjectMissing, RepositoryDamaged, RepositoryNotFound, WrongPassword
 from coeval.repository.store import CONFIG_NAME, Kind, Store
 
@@ -26,6 +27,10 @@ class ScryptCost:
     n: int = 1 << 15
     r: int = 8
     p: int = 1
+
+    def excessive(self) -> bool:
+        """Tell whether it asks for more than 1 GiB, or some 256 times the work of the default."""
+        return self.n * self.r > 1 << 23 or self.n * self.r * self.p > 1 << 26
 
 
 def add_key(store: Store, master: Key, password: str, cost: ScryptCost) -> str:
@@ -47,6 +52,20 @@ def add_key(store: Store, master: Key, password: str, cost: ScryptCost) -> str:
     name = hash_id(text).hex()
     store.save(Kind.KEY, name, [text])
     return name
+
+
+def new_key(store: Store, password: str, cost: ScryptCost) -> tuple[str, Key]:
+    """Make a master key and write its key file; give its name, too."""
+    master = Key.random()
+    return add_key(store, master, password, cost), master
+
+
+def left_key(store: Store, password: str) -> tuple[str, Key] | None:
+    """Give a key file that the password opens, left by a maker who did not get as far as the config."""
+    for name, _ in store.entries(Kind.KEY):
+        with suppress(Unauthentic, ObjectMissing, RepositoryDamaged):
+            return name, _open_key(store, name, password)
+    return None
 
 
 def user_name() -> str:
@@ -104,11 +123,14 @@ def _open_key(store: Store, name: str, password: str) -> Key:
     if hash_id(text).hex() != name:
         raise RepositoryDamaged(f"keys/{name} is damaged: its content does not fit its name")
     try:
-        doc = json.loads(text)
+        doc = parse_document(text)
         if doc["kdf"] != "scrypt":
             raise RepositoryDamaged(f"keys/{name}: unknown key derivation {doc['kdf']!r}")
+        cost = ScryptCost(doc["N"], doc["r"], doc["p"])
+        if cost.excessive():
+            raise RepositoryDamaged(f"keys/{name}: its scrypt parameters {cost} would exhaust this machine")
         salt, data = base64.b64decode(doc["salt"]), base64.b64decode(doc["data"])
-        user_key = Key.derive(password.encode(), salt=salt, n=doc["N"], r=doc["r"], p=doc["p"])
+        user_key = Key.derive(password.encode(), salt=salt, n=cost.n, r=cost.r, p=cost.p)
         return Key.from_json(user_key.open(data))
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except MALFORMED as error:
         raise RepositoryDamaged(f"keys/{name}: {error}") from error

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol
 
+from coeval.repository.documents import MALFORMED, parse_document
 from coeval.repository.errors import (
     DataPlaneError,
     ObjectMissing,
@@ -71,12 +72,12 @@ class LockInfo:
     def parse(cls, name: str, text: bytes) -> LockInfo:
         """Parse a lock object. Raises ValueError."""
         try:
-            doc = json.loads(text)
+            doc = parse_document(text)
             texts = (str(doc.get("hostname", "")), str(doc.get("username", "")))
             return cls(
                 name, parse_go_time(doc["time"]), bool(doc["exclusive"]), *texts, int(doc.get("pid", 0))
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise ValueError(str(error)) from error
 
     def stale(self, now: datetime) -> bool:
@@ -87,12 +88,13 @@ class LockInfo:
 
 
 class Lock:
-    """A plain lock for as long as the `with` block runs, refreshed meanwhile."""
+    """A plain or an exclusive lock for as long as the `with` block runs, refreshed meanwhile."""
 
-    def __init__(self, files: LockFiles, *, needed: bool = True) -> None:
+    def __init__(self, files: LockFiles, *, needed: bool = True, exclusive: bool = False) -> None:
         """Where a lock is not `needed`, a full store does not stop us: deleting must work there."""
         self._files = files
         self._needed = needed
+        self._exclusive = exclusive
         self._names: list[str] = []
         self._stop = threading.Event()
         self._refreshed = time.monotonic()
@@ -100,7 +102,7 @@ class Lock:
 
     def __enter__(self) -> Lock:
         try:
-            self._refuse_exclusive()
+            self._refuse_others()
             try:
                 self._write()
             except RepositoryFull:
@@ -108,7 +110,7 @@ class Lock:
                     raise
                 return self
             time.sleep(SETTLE_SECONDS)
-            self._refuse_exclusive()
+            self._refuse_others()
         except BaseException:
             self._remove_all()
             raise
@@ -138,7 +140,7 @@ class Lock:
     def _write(self) -> None:
         doc = {
             "time": datetime.now(UTC).isoformat(),
-            "exclusive": False,
+            "exclusive": self._exclusive,
             "hostname": socket.gethostname(),
             "username": user_name(),
             "pid": os.getpid(),
@@ -164,16 +166,17 @@ class Lock:
                     self._files.remove(Kind.LOCK, self._names[0])
                     self._names.pop(0)
 
-    def _refuse_exclusive(self) -> None:
+    def _refuse_others(self) -> None:
         now = datetime.now(UTC)
         for lock in read_locks(self._files):
             if lock.name in self._names:
                 continue
             if lock.stale(now):
                 self._files.remove(Kind.LOCK, lock.name)
-            elif lock.exclusive:
+            elif lock.exclusive or self._exclusive:
+                how = " exclusively" if lock.exclusive else ""
                 raise RepositoryLocked(
-                    f"the repository is locked exclusively by pid {lock.pid} of {lock.username} on "
+                    f"the repository is locked{how} by pid {lock.pid} of {lock.username} on "
                     f"{lock.hostname} since {lock.time.isoformat()} (locks/{lock.name}); "
                     "wait for it to end, or run `restic unlock` if it is gone"
                 )

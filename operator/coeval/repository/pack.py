@@ -110,6 +110,16 @@ class Pack:
         return _PLAIN.pack(self.type, len(blob.data), blob.id)
 
 
+def list_blobs(pack: Pack) -> list[tuple[bytes, int, int, int]]:
+    """List (id, offset, length, raw length) of each blob, as the index does."""
+    blobs = []
+    offset = 0
+    for blob in pack.blobs:
+        blobs.append((blob.id, offset, len(blob.data), blob.raw_length))
+        offset += len(blob.data)
+    return blobs
+
+
 def read_header(key: Key, pack: bytes) -> list[tuple[BlobType, bytes, int, int, int]]:
     """List (type, id, offset, length, raw length) of a whole pack file. Raises Damaged."""
     if len(pack) < _LENGTH.size:

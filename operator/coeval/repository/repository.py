@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,13 +16,16 @@ from coeval.repository.errors import (
     RepositoryNotFound,
     SnapshotNotFound,
 )
-from coeval.repository.index import Index, MalformedIndex, decode_index
-from coeval.repository.keys import ScryptCost, add_key, find_key
+from coeval.repository.index import Index, MalformedIndex, PackEntry, decode_index
+from coeval.repository.keys import ScryptCost, find_key, left_key, new_key
 from coeval.repository.lock import Lock
 from coeval.repository.pack import BlobType, Damaged, Place, open_blob
+from coeval.repository.probe import prove
 from coeval.repository.snapshot import Snapshot
 from coeval.repository.store import CONFIG_NAME, Kind, Store
 from coeval.repository.tree import MalformedTree, Node, decode_tree
+
+_FULL_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Repository:
@@ -31,6 +35,10 @@ class Repository:
         self.store = store
         self.key = key
         self.config = config
+        self.lenient = False
+        """Set by commands that only read: what a damaged index file lists is missing, the rest comes out."""
+        self.passed_over: list[str] = []
+        """Damaged index files, once the index was read, if that is lenient."""
         self._index: Index | None = None
         self._index_guard = threading.Lock()
 
@@ -44,27 +52,27 @@ class Repository:
         """Open the repository; make it if there is none: the flag tells. Safe against a second maker.
 
         The key file comes first; the config, written only if absent, decides. Who loses takes its key back.
+        Any other failure leaves the key: the config may be there although the answer was lost, and without
+        its key nobody would ever open it. The next maker goes on with the key that it finds.
         """
         with suppress(RepositoryNotFound):
             return cls.open(store, password), False
         for kind in (Kind.SNAPSHOT, Kind.INDEX):
             if next(store.entries(kind), None):
                 raise RepositoryDamaged(f"config is missing, yet there are objects in {kind.value}/")
-        key, config = Key.random(), Config.new()
-        name = add_key(store, key, password, cost or ScryptCost())
-        try:
-            won = store.create(Kind.CONFIG, CONFIG_NAME, [key.seal(config.to_json())])
-        except BaseException:
-            store.remove(Kind.KEY, name)
-            raise
-        if won:
+        prove(store)
+        name, key = left_key(store, password) or new_key(store, password, cost or ScryptCost())
+        config = Config.new()
+        if store.create(Kind.CONFIG, CONFIG_NAME, [key.seal(config.to_json())]):
             return cls(store, key, config), True
-        store.remove(Kind.KEY, name)
-        return cls.open(store, password), False
+        winner = cls.open(store, password)
+        if winner.key != key:
+            store.remove(Kind.KEY, name)
+        return winner, False
 
-    def lock(self, *, needed: bool = True) -> Lock:
-        """Give a plain lock, to be used with `with`. See Lock."""
-        return Lock(self, needed=needed)
+    def lock(self, *, needed: bool = True, exclusive: bool = False) -> Lock:
+        """Give a lock, to be used with `with`. See Lock."""
+        return Lock(self, needed=needed, exclusive=exclusive)
 
     # Unpacked files: index, snapshots, locks.
 
@@ -114,6 +122,28 @@ class Repository:
                 self._index = self._read_index(superseded=frozenset())
             return self._index
 
+    def load_index(self, name: str) -> tuple[list[PackEntry], list[str]]:
+        """Read an index file: its packs, and the files that it supersedes. Raises RepositoryDamaged."""
+        try:
+            return decode_index(self.load_file(Kind.INDEX, name))
+        except ObjectMissing:
+            raise
+        except MalformedIndex as error:
+            problem = f"index/{name} is malformed: {error}"
+        except RepositoryDamaged as error:
+            problem = str(error)
+        raise RepositoryDamaged(f"{problem}; `restic repair index` makes a new one from the packs")
+
+    def missing(self, kind: BlobType, blob_id: bytes) -> RepositoryDamaged:
+        """Give the failure for a blob that no index file lists."""
+        passed_over = "".join(f"; {problem}" for problem in self.passed_over)
+        return RepositoryDamaged(f"{kind.name.lower()} blob {blob_id.hex()} is in no index{passed_over}")
+
+    def forget_index(self) -> None:
+        """Read the index again at its next use: its files were changed."""
+        with self._index_guard:
+            self._index = None
+
     def load_blob(self, kind: BlobType, blob_id: bytes) -> bytes:
         """Read a blob and prove that it is the one. Raises RepositoryDamaged, naming blob and pack.
 
@@ -125,7 +155,7 @@ class Repository:
                 return self._read_place(kind, blob_id, place)
             except RepositoryDamaged as error:
                 failure = error
-        raise failure or RepositoryDamaged(f"{kind.name.lower()} blob {blob_id.hex()} is in no index")
+        raise failure or self.missing(kind, blob_id)
 
     def load_near(self, kind: BlobType, blobs: list[tuple[bytes, Place]]) -> Iterator[bytes]:
         """Read blobs that lie near each other in one pack by one request, and prove that they are those.
@@ -181,15 +211,20 @@ class Repository:
         return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
 
     def snapshot(self, prefix: str) -> Snapshot:
-        """Read the snapshot whose id starts with `prefix`. Raises SnapshotNotFound unless it is one."""
-        names = [name for name in self.names(Kind.SNAPSHOT) if prefix and name.startswith(prefix)]
+        """Read the snapshot whose id starts with `prefix`. Raises SnapshotNotFound unless it is one.
+
+        A full id is not looked up in a listing, which might not show yet what was just written.
+        """
+        names = [prefix]
+        if not _FULL_ID.fullmatch(prefix):
+            names = [name for name in self.names(Kind.SNAPSHOT) if prefix and name.startswith(prefix)]
         if len(names) != 1:
             problem = f"{len(names)} snapshots begin with" if names else "no snapshot has the id"
             raise SnapshotNotFound(f"{problem} {prefix!r}; `restic snapshots` lists them")
         try:
             return self._load_snapshot(names[0])
         except ObjectMissing:
-            raise SnapshotNotFound(f"snapshot {names[0]} was forgotten just now") from None
+            raise SnapshotNotFound(f"there is no snapshot {names[0]}, or not any more") from None
 
     def save_snapshot(self, snapshot: Snapshot) -> str:
         """Store a snapshot object; give its id. The one step that makes a backup exist."""
@@ -221,9 +256,12 @@ class Repository:
             if name in superseded:
                 continue
             try:
-                entries, old = decode_index(self.load_file(Kind.INDEX, name))
-            except MalformedIndex as error:
-                raise RepositoryDamaged(f"index/{name} is malformed: {error}") from error
+                entries, old = self.load_index(name)
+            except RepositoryDamaged as error:
+                if not self.lenient:
+                    raise
+                self.passed_over.append(str(error))
+                continue
             replaced.update(old)
             for entry in entries:
                 index.add(entry)

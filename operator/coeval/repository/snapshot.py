@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from coeval.repository.documents import MALFORMED, identity, parse_document, texts
 from coeval.repository.tree import go_time
 
 
@@ -45,22 +46,24 @@ class Snapshot:
     @classmethod
     def from_json(cls, text: bytes, snapshot_id: str) -> Snapshot:
         """Parse a snapshot, ours or restic's. Raises ValueError."""
-        doc = json.loads(text)
         try:
-            tree = bytes.fromhex(doc["tree"])
+            doc = parse_document(text)
+            summary = doc.get("summary") or {}
+            if not isinstance(summary, dict):
+                raise ValueError("summary is no object")
             return cls(
-                tree=tree,
+                tree=identity(doc["tree"]),
                 time=parse_go_time(doc["time"]),
-                paths=tuple(doc.get("paths") or ()),
-                tags=tuple(doc.get("tags") or ()),
-                hostname=doc.get("hostname", ""),
-                username=doc.get("username", ""),
-                program_version=doc.get("program_version", ""),
-                joined=tuple(doc.get("coeval_joined") or ()),
-                summary=doc.get("summary") or {},
+                paths=texts(doc.get("paths")),
+                tags=texts(doc.get("tags")),
+                hostname=str(doc.get("hostname", "")),
+                username=str(doc.get("username", "")),
+                program_version=str(doc.get("program_version", "")),
+                joined=texts(doc.get("coeval_joined")),
+                summary=summary,
                 id=snapshot_id,
             )
-        except (KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise ValueError(f"it lacks or misuses {error}") from error
 
 
@@ -73,4 +76,7 @@ def parse_go_time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError(f"{text} has no time zone")
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text} is beyond the calendar") from None

@@ -26,9 +26,21 @@ class Kind(Enum):
 
 CONFIG_NAME = "config"
 
+STALE_AFTER_SECONDS = 24 * 3600
+"""What lies beside the objects and is this old belongs to a writer that died: writing takes seconds."""
+
+
+def label(kind: Kind, name: str) -> str:
+    """Name an object in messages."""
+    return CONFIG_NAME if kind is Kind.CONFIG else f"{kind.value}/{name}"
+
 
 class Store(Protocol):
-    """Write-once objects. Every method may raise RepositoryUnreachable, a writing one RepositoryFull."""
+    """Write-once objects.
+
+    Every method may raise RepositoryUnreachable, CredentialsRefused, BucketNotFound; a writing one
+    RepositoryFull, too.
+    """
 
     def save(self, kind: Kind, name: str, parts: Sequence[Bytes]) -> None:
         """Write the parts as one object. It is there whole and durable when this returns, or not at all."""
@@ -40,7 +52,7 @@ class Store(Protocol):
         """Read a whole object. Raises ObjectMissing."""
 
     def load_range(self, kind: Kind, name: str, offset: int, length: int) -> bytes:
-        """Read exactly these bytes of an object. Raises ObjectMissing, RepositoryDamaged if it is shorter."""
+        """Read exactly these bytes, one or more. Raises ObjectMissing, RepositoryDamaged if it is shorter."""
 
     def entries(self, kind: Kind) -> Iterator[tuple[str, int]]:
         """Give name and size in bytes of every object of a kind, in no order. Foreign names are left out."""
@@ -53,18 +65,24 @@ class Store(Protocol):
 
 
 def open_store(url: str) -> Store:
-    """Give the store behind a URL: `file:///path`. Raises InvalidArgument."""
-    from coeval.repository.file_store import FileStore  # noqa: PLC0415  (one store's imports only when it is used)
+    """Give the store behind a URL: `file:///path`, `s3://bucket/prefix`, `gs://…`, `az://…`.
 
+    Raises InvalidArgument. Credentials come from the environment: see `cloud`.
+    """
     parts = urlsplit(url)
-    if parts.scheme == "file":
-        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise InvalidArgument(
-                f"--repository {url}: a file URL has three slashes and an absolute path: file:///path"
-            )
-        return FileStore(unquote(parts.path))
+    # One store's imports only when it is used.
     if parts.scheme in ("s3", "gs", "az"):
+        from coeval.repository.cloud import open_cloud  # noqa: PLC0415
+
+        return open_cloud(url)
+    if parts.scheme != "file":
         raise InvalidArgument(
-            f"--repository {url}: {parts.scheme}:// stores are not there yet; use file:///path"
+            f"--repository {url}: no such kind of store; use file:///path, s3://bucket/prefix, gs://… or az://…"
         )
-    raise InvalidArgument(f"--repository {url}: no such kind of store; use file:///path")
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise InvalidArgument(
+            f"--repository {url}: a file URL has three slashes and an absolute path: file:///path"
+        )
+    from coeval.repository.file_store import FileStore  # noqa: PLC0415
+
+    return FileStore(unquote(parts.path))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from coeval.repository.documents import MALFORMED, identity, parse_document
+
 OWNER = 107
 """uid and gid of the hypervisor in KubeVirt: `restic restore` as root gives it its images back."""
 
@@ -64,8 +66,8 @@ def decode_tree(text: bytes) -> list[Node]:
     """Parse a folder, ours or restic's. Raises MalformedTree."""
     slim, contents = _cut_contents(text)
     try:
-        return [_decode_node(doc, contents) for doc in json.loads(slim)["nodes"] or []]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return [_decode_node(doc, contents) for doc in parse_document(slim)["nodes"] or []]
+    except MALFORMED as error:
         raise MalformedTree(str(error)) from error
 
 
@@ -131,12 +133,12 @@ def _read_ids(text: bytes, begin: int, end: int) -> bytearray | None:
 
 def _decode_node(doc: dict[str, Any], contents: list[bytearray]) -> Node:
     content = doc.get("content")
-    ids: bytes | bytearray = (
-        contents[content] if isinstance(content, int) else b"".join(map(bytes.fromhex, content or []))
-    )
-    subtree = bytes.fromhex(doc["subtree"]) if doc.get("subtree") else None
-    if len(ids) % 32 or (subtree is not None and len(subtree) != 32):
-        raise ValueError("an id is not 32 bytes long")
+    ids: bytes | bytearray
+    if isinstance(content, int) and content >= 0:
+        ids = contents[content]
+    else:
+        ids = b"".join(identity(text) for text in content or [])
+    subtree = identity(doc["subtree"]) if doc.get("subtree") else None
     return Node(_unquote(str(doc["name"])), str(doc["type"]), int(doc.get("size", 0)), ids, subtree)
 
 

@@ -6,18 +6,24 @@ Order of durability: packs, then the index files that list them. The caller's sn
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 
 from coeval.repository.crypto import Bytes, hash_id
+from coeval.repository.errors import DataPlaneError
 from coeval.repository.index import FILE_BLOBS, PackEntry, encode_index
 from coeval.repository.lock import Lock
-from coeval.repository.pack import TARGET_SIZE, BlobType, Pack, SealedBlob, seal_blob
+from coeval.repository.pack import TARGET_SIZE, BlobType, Pack, SealedBlob, list_blobs, seal_blob
 from coeval.repository.repository import Repository
 from coeval.repository.store import Kind
 
 UPLOADS = 2
 """Packs being written at a time. With those being filled, at most UPLOADS + 3 packs are in memory."""
+INDEX_SECONDS = 60.0
+"""An index file is written at least this often: a command that is run again after a crash finds what the
+first one stored, instead of storing it once more. An hour's copy leaves sixty small files."""
 
 
 class BlobWriter:
@@ -32,6 +38,7 @@ class BlobWriter:
         self._open = {kind: Pack(kind) for kind in BlobType}
         self._pending: set[tuple[BlobType, bytes]] = set()
         self._unlisted: list[PackEntry] = []
+        self._listed_at = time.monotonic()
         self._uploads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="pack")
         self._slots = threading.BoundedSemaphore(UPLOADS + 1)
         self._failure: BaseException | None = None
@@ -46,6 +53,9 @@ class BlobWriter:
         self, kind: type[BaseException] | None, value: BaseException | None, _: TracebackType | None
     ) -> None:
         self._uploads.shutdown(wait=True, cancel_futures=True)
+        if value is not None:
+            with suppress(DataPlaneError):  # it must not hide what went wrong; the packs are then orphans
+                self._write_index()
 
     def store(self, kind: BlobType, plaintext: Bytes, blob_id: bytes | None = None) -> bytes:
         """Store a blob unless it is known; give its id. Blocks while too many packs wait to be written."""
@@ -73,8 +83,7 @@ class BlobWriter:
         self._uploads.shutdown(wait=True)
         with self._guard:
             self._raise_failure()
-            rest, self._unlisted = self._unlisted, []
-        self._write_index(rest)
+        self._write_index()
         self._lock.check()
         self._uploads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="pack")
 
@@ -105,29 +114,31 @@ class BlobWriter:
         self._lock.check()
         pack_id, parts = pack.finish(self._repository.key)
         self._repository.store.save(Kind.PACK, pack_id.hex(), parts)
-        entry = PackEntry(pack_id, pack.type, _listed(pack))
-        full: list[PackEntry] = []
+        entry = PackEntry(pack_id, pack.type, list_blobs(pack))
         with self._guard:
             self._index.add(entry)
             self._pending -= {(pack.type, blob.id) for blob in pack.blobs}
             self._unlisted.append(entry)
-            if sum(len(unlisted.blobs) for unlisted in self._unlisted) >= FILE_BLOBS:
-                full, self._unlisted = self._unlisted, []
-        self._write_index(full)
+            full = sum(len(unlisted.blobs) for unlisted in self._unlisted) >= FILE_BLOBS
+            due = time.monotonic() - self._listed_at >= INDEX_SECONDS
+        if full or due:
+            self._write_index()
 
-    def _write_index(self, entries: list[PackEntry]) -> None:
-        if entries:
+    def _write_index(self) -> None:
+        """List the packs that no index file lists yet. Without our lock they may be gone: then it refuses."""
+        with self._guard:
+            entries, self._unlisted = self._unlisted, []
+            self._listed_at = time.monotonic()
+        if not entries:
+            return
+        try:
+            self._lock.check()
             self._repository.save_file(Kind.INDEX, encode_index(entries))
+        except BaseException:
+            with self._guard:
+                self._unlisted += entries
+            raise
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _listed(pack: Pack) -> list[tuple[bytes, int, int, int]]:
-    blobs = []
-    offset = 0
-    for blob in pack.blobs:
-        blobs.append((blob.id, offset, len(blob.data), blob.raw_length))
-        offset += len(blob.data)
-    return blobs

@@ -21,6 +21,7 @@ from tests.cluster.csi import devices, store
 from tests.cluster.csi.controller import Controller
 from tests.cluster.csi.faults import Faults
 from tests.cluster.csi.identity import Identity, Registration
+from tests.cluster.csi.metadata import SnapshotMetadata
 from tests.cluster.csi.node import Node
 from tests.cluster.csi.protos import load
 from tests.cluster.csi.rpc import Dispatcher, Locks
@@ -59,7 +60,14 @@ def _own(store_dir: Path) -> int:
 
 
 def serve(
-    *, name: str, store_dir: Path, size: int, endpoint: Path, kubelet: Path | None, node_id: str
+    *,
+    name: str,
+    store_dir: Path,
+    size: int,
+    endpoint: Path,
+    kubelet: Path | None,
+    node_id: str,
+    fixed_blocks: bool,
 ) -> None:
     """Run until SIGTERM or SIGINT. What is staged stays so: pods outlive a restart of their driver."""
     stop = threading.Event()
@@ -75,8 +83,9 @@ def serve(
     csi = load("csi").DESCRIPTOR.services_by_name
     dispatcher = Dispatcher(faults)
     with ExitStack() as servers:
-        parts = {"Identity": Identity(name), "Controller": controller}
+        parts: dict[str, object] = {"Identity": Identity(name), "Controller": controller}
         parts["Node"] = Node(node_id, controller.volumes, locks)
+        parts["SnapshotMetadata"] = SnapshotMetadata(controller.snapshots, fixed=fixed_blocks)
         services = [dispatcher.service(csi[service], part) for service, part in parts.items()]
         servers.enter_context(_served(endpoint, services))
         if kubelet is not None:
@@ -100,6 +109,7 @@ def main() -> None:
         "--kubelet-dir", type=Path, help="register with the kubelet that has this root directory"
     )
     parser.add_argument("--node-id", default=socket.gethostname())
+    parser.add_argument("--fixed-blocks", action="store_true", help="tell changed blocks one by one")
     arguments = parser.parse_args()
     if not arguments.endpoint.startswith(UNIX):
         parser.error("--endpoint is a Unix socket, unix:///…")
@@ -112,6 +122,7 @@ def main() -> None:
         endpoint=Path(arguments.endpoint.removeprefix(UNIX)),
         kubelet=arguments.kubelet_dir,
         node_id=arguments.node_id,
+        fixed_blocks=arguments.fixed_blocks,
     )
 
 

@@ -5,7 +5,9 @@
 Method → behaviour, or a list of behaviours of which the first that matches counts. Keys of a behaviour:
 `volume` (only for this source or volume handle), `delaySeconds` (wait before the work is begun), `error` (a
 gRPC code in CamelCase) with `message`, `notReady` (snapshots of CreateSnapshot stay not ready while this is
-there), `killAt` (the driver ends itself with SIGKILL at this step: `begun`, `frozen`, `copied`, `recorded`).
+there), `killAt` (the driver ends itself with SIGKILL at this step: `begun`, `frozen`, `copied`, `recorded`),
+`lies` ([offset, length]: answers about changed or allocated blocks leave this out) and `cutAfter` (they break
+after so many messages).
 The file is read at each call, so a test changes it while the driver runs. A file that nobody understands
 fails every call: a fault that silently does not happen would make a test pass for nothing.
 """
@@ -39,6 +41,8 @@ class Fault:
     message: str = ""
     not_ready: bool = False
     kill_at: str = ""
+    lies: tuple[int, int] | None = None
+    cut_after: int = 0
 
     def delay(self) -> None:
         if self.delay_seconds:
@@ -59,6 +63,8 @@ KEYS: Final = {
     "message": "message",
     "notReady": "not_ready",
     "killAt": "kill_at",
+    "lies": "lies",
+    "cutAfter": "cut_after",
 }
 
 
@@ -82,6 +88,8 @@ def _fault(method: str, entry: Any) -> Fault:
     fault = Fault(**{KEYS[key]: value for key, value in entry.items()})
     if fault.kill_at and fault.kill_at not in STEPS:
         raise BadFaults(f"{FILE}: {method}: killAt is one of {', '.join(STEPS)}")
+    if fault.lies is not None and [type(each) for each in fault.lies] != [int, int]:
+        raise BadFaults(f"{FILE}: {method}: lies is [offset, length] in bytes")
     return fault
 
 

@@ -23,9 +23,12 @@ class Identity:
 
     def GetPluginCapabilities(self, _request: Any, _fault: Fault) -> Any:
         capability = pb.PluginCapability
-        controller = capability(service=capability.Service(type="CONTROLLER_SERVICE"))
+        services = [
+            capability(service=capability.Service(type=kind))
+            for kind in ("CONTROLLER_SERVICE", "SNAPSHOT_METADATA_SERVICE")
+        ]
         online = capability(volume_expansion=capability.VolumeExpansion(type="ONLINE"))
-        return pb.GetPluginCapabilitiesResponse(capabilities=[controller, online])
+        return pb.GetPluginCapabilitiesResponse(capabilities=[*services, online])
 
     def Probe(self, _request: Any, _fault: Fault) -> Any:
         response = pb.ProbeResponse()

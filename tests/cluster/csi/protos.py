@@ -32,6 +32,12 @@ class Proto:
 
 PROTOS: Final = (
     Proto("github.com/container-storage-interface/spec@v1.12.0", "csi.proto", "csi"),
+    # The Kubernetes side of CSI's SnapshotMetadata, to try our own client's messages against.
+    Proto(
+        "github.com/kubernetes-csi/external-snapshot-metadata@v1.1.0",
+        "proto/schema.proto",
+        "snapshotmetadata",
+    ),
     Proto("k8s.io/kubelet@v0.36.4", "pkg/apis/pluginregistration/v1/api.proto", "pluginregistration"),
 )
 
@@ -95,7 +101,7 @@ def ensure() -> None:
 
 
 def load(name: str) -> Any:
-    """The generated module of one proto (`csi` or `pluginregistration`)."""
+    """The generated module of one proto (`csi`, `pluginregistration` or `snapshotmetadata`)."""
     ensure()
     importlib.invalidate_caches()
     return importlib.import_module(f"tests.cluster.csi.gen.{name}_pb2")

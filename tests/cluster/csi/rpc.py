@@ -104,34 +104,30 @@ class Dispatcher:
         handlers = {}
         for method in descriptor.methods:
             call = getattr(implementation, method.name, None)
-            if call is not None:
-                handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-                    self._wrapped(method.name, call),
-                    request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
-                    response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
-                )
+            if call is None:
+                continue
+            coding = {
+                "request_deserializer": message_factory.GetMessageClass(method.input_type).FromString,
+                "response_serializer": message_factory.GetMessageClass(method.output_type).SerializeToString,
+            }
+            if method.server_streaming:
+                handler = grpc.unary_stream_rpc_method_handler(self._streamed(method.name, call), **coding)
+            else:
+                handler = grpc.unary_unary_rpc_method_handler(self._wrapped(method.name, call), **coding)
+            handlers[method.name] = handler
         return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
     def _wrapped(self, method: str, call: Callable[..., Any]) -> Callable[[Any, Any], Any]:
         def handle(request: Any, context: Any) -> Any:
-            begun = time.monotonic()
-            try:
-                answer = self._answer(method, call, request)
-            except CsiError as error:
-                code, message = error.code, str(error)
-            except OSError as error:
-                code = "ResourceExhausted" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Internal"
-                message = str(error)
-            except BadFaults as error:
-                code, message = "Internal", str(error)
-            except Exception as error:
-                log.exception("%s", method)
-                code, message = "Internal", f"{type(error).__name__}: {error}"
-            else:
-                log.info("%s %s ok %.0f ms", method, _key(request), (time.monotonic() - begun) * 1000)
-                return answer
-            log.warning("%s %s %s: %s", method, _key(request), code, message)
-            return context.abort(status(code), message)
+            with _told(method, request, context):
+                return self._answer(method, call, request)
+
+        return handle
+
+    def _streamed(self, method: str, call: Callable[..., Any]) -> Callable[[Any, Any], Iterator[Any]]:
+        def handle(request: Any, context: Any) -> Iterator[Any]:
+            with _told(method, request, context):
+                yield from self._answer(method, call, request)
 
         return handle
 
@@ -150,8 +146,31 @@ class Dispatcher:
         return call(request, fault)
 
 
+@contextmanager
+def _told(method: str, request: Any, context: Any) -> Iterator[None]:
+    """Log how a call ended, and turn its error into a gRPC code."""
+    begun = time.monotonic()
+    try:
+        yield
+    except CsiError as error:
+        code, message = error.code, str(error)
+    except OSError as error:
+        code = "ResourceExhausted" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Internal"
+        message = str(error)
+    except BadFaults as error:
+        code, message = "Internal", str(error)
+    except Exception as error:
+        log.exception("%s", method)
+        code, message = "Internal", f"{type(error).__name__}: {error}"
+    else:
+        log.info("%s %s ok %.0f ms", method, _key(request), (time.monotonic() - begun) * 1000)
+        return
+    log.warning("%s %s %s: %s", method, _key(request), code, message)
+    context.abort(status(code), message)
+
+
 def _key(request: Any) -> str:
-    return _field(request, "name", "snapshot_id", "volume_id")
+    return _field(request, "name", "snapshot_id", "volume_id", "target_snapshot_id")
 
 
 class Client:
@@ -164,15 +183,17 @@ class Client:
         self._services = module.DESCRIPTOR.services_by_name
 
     def call(self, service: str, method: str, request: Any, *, timeout: float = 30.0) -> Any:
-        """The answer; raises grpc.RpcError."""
+        """The answer, of a stream the list of its messages; raises grpc.RpcError."""
         descriptor = self._services[service]
-        output = message_factory.GetMessageClass(descriptor.methods_by_name[method].output_type)
-        invoke = self._channel.unary_unary(
+        declared = descriptor.methods_by_name[method]
+        kind = self._channel.unary_stream if declared.server_streaming else self._channel.unary_unary
+        invoke = kind(
             f"/{descriptor.full_name}/{method}",
             request_serializer=type(request).SerializeToString,
-            response_deserializer=output.FromString,
+            response_deserializer=message_factory.GetMessageClass(declared.output_type).FromString,
         )
-        return invoke(request, timeout=timeout, wait_for_ready=True)
+        answer = invoke(request, timeout=timeout, wait_for_ready=True)
+        return list(answer) if declared.server_streaming else answer
 
     def close(self) -> None:
         self._channel.close()

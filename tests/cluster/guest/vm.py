@@ -40,7 +40,7 @@ class Machine:
     direct_class: str = "two"
     direct_mebibytes: int = 128
     parameters: dict[str, str] = field(default_factory=dict)
-    """Words for the guest's init (see build/guest/init), as writer=idle, rate=20, agent=no."""
+    """Words for the guest's init (see build/guest/init), as writer=idle, rate=20, agent=refuses."""
     labels: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-// Builds the restic program from its module, pinned; tests/tools/restic.py runs the build.
+// Builds the restic program from its module, pinned; tests/tools/go_programs.py runs the build.
 module coeval.dev/tests/tools/restic
 
 go 1.25

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from coeval.repository.file_store import FileStore
 from coeval.repository.repository import Repository
-from coeval.repository.store import Kind
+from coeval.repository.store import Kind, open_store
 
 from tests.tools.repositories import PASSWORD, Cli, run_coeval
+from tests.tools.servers import S3Server
 
 COEVAL = [sys.executable, "-m", "coeval.cli.main"]
 
@@ -222,11 +223,18 @@ def test_a_full_disk_is_named_and_can_still_be_cleaned(cli: Cli, tmp_path: Path)
 
 
 @pytest.mark.restic
-def test_two_movers_make_and_fill_one_repository_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_two_movers_make_and_fill_one_repository_at_once(
+    tmp_path: Path, kind: str, gateway: S3Server
+) -> None:
     from tests.tools.restic import Restic
 
+    url, restic_url = f"file://{tmp_path}/r", f"{tmp_path}/r"
+    if kind == "s3":
+        place = f"{gateway.bucket()}/r"
+        url, restic_url = f"s3://{place}", f"s3:{gateway.endpoint}/{place}"
     (tmp_path / "password").write_text(PASSWORD)
-    access = ["--repository", f"file://{tmp_path}/r", "--password-file", str(tmp_path / "password")]
+    access = ["--repository", url, "--password-file", str(tmp_path / "password")]
     shared = os.urandom(3 << 20)
     processes = []
     for name in ("a", "b", "c"):
@@ -234,10 +242,76 @@ def test_two_movers_make_and_fill_one_repository_at_once(tmp_path: Path) -> None
         words = ["volume", "copy", *access, "--init", "--name", name, "--source", str(tmp_path / name)]
         processes.append(subprocess.Popen([*COEVAL, *words], stdout=subprocess.PIPE, text=True))
     done = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
-    restic = Restic(tmp_path / "r", PASSWORD)
+    restic = Restic(restic_url, PASSWORD)
     restic.check()
     assert {listed["id"] for listed in restic.snapshots()} == {doc["snapshot"] for doc in done}
     for name, doc in zip("abc", done, strict=True):
         wanted = (tmp_path / name).read_bytes()
         assert restic.run("dump", doc["snapshot"], f"/disks/{name}/disk.img") == wanted
-    assert len(list((tmp_path / "r/keys").iterdir())) == 1
+    assert len(list(open_store(url).entries(Kind.KEY))) == 1
+
+
+SERVICE = {
+    "--metadata-address": "localhost:1",
+    "--metadata-ca": "/missing/ca",
+    "--metadata-token-file": "/missing/token",
+    "--snapshot-namespace": "n",
+    "--snapshot-name": "s",
+}
+
+
+def with_service(**more: str | None) -> list[str]:
+    """Options of the service, with some of them changed or left out."""
+    options = SERVICE | {f"--{name.replace('_', '-')}": value for name, value in more.items()}
+    return [word for option, value in options.items() if value is not None for word in (option, value)]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--snapshot-name", "s"], "--snapshot-name means nothing without --changed-from"),
+        (["--changed-from", "csi"], "needs --metadata-address"),
+        *(
+            (["--changed-from", "csi", *with_service(**{option[2:]: None})], f"needs {option}")
+            for option in SERVICE
+        ),
+        (["--changed-from", "csi", *with_service(metadata_address="here")], "host:port"),
+        (["--changed-from", "csi", *with_service()], "--metadata-token-file /missing/token"),
+        (["--changed-from", "csi", *with_service(), "--base-handle", "h"], "--parent"),
+        (["--changed-from", "csi-through-extents", *with_service()], "needs --base-handle"),
+        (["--parent", "PARENT", "--changed-from", "csi", *with_service()], "--parent"),
+        (
+            ["--parent", "PARENT", "--changed-from", "csi", *with_service(), "--base-handle", ""],
+            "--base-handle",
+        ),
+        (
+            [
+                "--parent",
+                "PARENT",
+                "--changed",
+                "R",
+                "--changed-from",
+                "csi",
+                *with_service(),
+                "--base-handle",
+                "h",
+            ],
+            "exclude each other",
+        ),
+    ],
+)
+def test_options_of_the_service_belong_together(
+    cli: Cli, tmp_path: Path, words: list[str], named: str
+) -> None:
+    parent = cli.copy(tmp_path / "image", "a")
+    words = [parent if word == "PARENT" else word for word in words]
+    command = ["volume", "copy", "--name", "a", "--source", str(tmp_path / "image"), *words]
+    error = cli.run(*command, code=2)["error"]
+    assert error["reason"] == "InvalidArgument" and named in error["message"]
+    assert len(list((cli.repository / "snapshots").iterdir())) == 1
+
+
+def test_a_data_command_does_not_load_what_only_a_service_needs() -> None:
+    program = "import sys, coeval.mover.volumes, coeval.cli.changes; print('grpc' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"

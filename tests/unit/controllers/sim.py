@@ -18,6 +18,7 @@ from coeval.kube import kinds
 from coeval.kube.kinds import (
     CONFIG_MAP,
     JOB,
+    PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
     POD,
     VIRTUAL_MACHINE_INSTANCE,
@@ -382,7 +383,13 @@ class Sim:
             VOLUME_SNAPSHOT_CONTENT,
             {
                 "metadata": {"name": content, "finalizers": ["bound"]},
-                "spec": {"volumeSnapshotRef": ref, "deletionPolicy": "Delete", "driver": "d"},
+                # As of a class that retains: what is removed with a backup must not depend on it.
+                "spec": {
+                    "volumeSnapshotRef": ref,
+                    "deletionPolicy": "Retain",
+                    "driver": "d",
+                    "source": {"volumeHandle": claim},
+                },
                 "status": {"snapshotHandle": handle, "readyToUse": True},
             },
         )
@@ -431,9 +438,20 @@ class Sim:
                     twin["metadata"]["finalizers"] = [*held, trap]
                     self.api.put(VOLUME_SNAPSHOT, twin)
             elif twin is not None and self._backend_of(source) is not None:
-                self.api.set_status(
-                    PERSISTENT_VOLUME_CLAIM, pvc["metadata"]["name"], HOME, {"phase": "Bound"}
-                )
+                self._provision(copy.deepcopy(pvc))
+
+    def _provision(self, pvc: Object) -> None:
+        name, uid = pvc["metadata"]["name"], pvc["metadata"]["uid"]
+        volume: Object = {
+            "metadata": {"name": f"pvc-{uid}"},
+            "spec": {
+                "claimRef": {"namespace": HOME, "name": name, "uid": uid},
+                "persistentVolumeReclaimPolicy": "Retain",
+            },
+        }
+        self.api.put(PERSISTENT_VOLUME, volume)
+        pvc["spec"]["volumeName"] = f"pvc-{uid}"
+        self.api.put(PERSISTENT_VOLUME_CLAIM, pvc | {"status": {"phase": "Bound"}})
 
     def _backend_of(self, twin: str) -> Backend | None:
         content = self.api.find(VOLUME_SNAPSHOT_CONTENT, twin)
@@ -522,11 +540,18 @@ class Sim:
                 if trap != meta["finalizers"]:
                     self._set_finalizers(kind, obj, trap)
 
+        for volume in self.api.peek(PERSISTENT_VOLUME):
+            ref = volume["spec"].get("claimRef", {})
+            claim = self.api.find(PERSISTENT_VOLUME_CLAIM, ref["name"], ref["namespace"]) if ref else volume
+            gone = claim is None or claim["metadata"]["uid"] != ref.get("uid", claim["metadata"]["uid"])
+            if gone and volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
+                self.api.remove(PERSISTENT_VOLUME, volume["metadata"]["name"])
+
     def _remove_backend(self, vs: Object) -> None:
         name = vs.get("status", {}).get("boundVolumeSnapshotContentName")
-        self.backends.pop(f"handle-{vs['metadata']['uid']}", None)
         content = self.api.find(VOLUME_SNAPSHOT_CONTENT, name) if name else None
-        if content is not None:
+        if content is not None and content["spec"]["deletionPolicy"] == "Delete":
+            self.backends.pop(f"handle-{vs['metadata']['uid']}", None)
             self._set_finalizers(VOLUME_SNAPSHOT_CONTENT, content, [])
             self.api.remove(VOLUME_SNAPSHOT_CONTENT, content["metadata"]["name"])
 
@@ -544,6 +569,11 @@ def leaks(sim: Sim) -> Iterator[str]:
         f"{kind.kind} {o['metadata']['name']}"
         for kind in (CONFIG_MAP, JOB, POD, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CONTENT)
         for o in sim.api.all(kind)
+    )
+    yield from (
+        f"volume {o['metadata']['name']}"
+        for o in sim.api.all(PERSISTENT_VOLUME)
+        if o["spec"].get("claimRef", {}).get("namespace") == HOME
     )
     yield from (
         f"part {name} in the repository"

@@ -111,6 +111,50 @@ def test_a_missing_secret_is_told_while_the_probe_waits_for_it() -> None:
     assert plan.actions == ()
 
 
+BUCKET = WORLD.spec.model_validate(
+    SPEC
+    | {
+        "location": {
+            "s3": {
+                "bucket": "vm-backups",
+                "credentialsSecret": {"name": "s3"},
+                "certificateAuthority": {"configMap": "s3-ca"},
+            }
+        }
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason", "words"),
+    [
+        (
+            'CreateContainerConfigError: secret "s3" not found',
+            "SecretNotFound",
+            ("s3", "spec.location.s3.credentialsSecret"),
+        ),
+        (
+            "CreateContainerConfigError: couldn't find key AWS_ACCESS_KEY_ID in Secret coeval-system/s3",
+            "SecretNotFound",
+            ("AWS_SECRET_ACCESS_KEY",),
+        ),
+        (
+            'FailedMount: secret "main-key" not found',
+            "SecretNotFound",
+            ("main-key", "spec.encryption.passwordSecret"),
+        ),
+        ('FailedMount: configmap "s3-ca" not found', "ConfigMapNotFound", ("certificateAuthority",)),
+    ],
+)
+def test_what_a_bucket_lacks_is_told_by_name(waiting: str, reason: str, words: tuple[str, ...]) -> None:
+    world = replace(WORLD, spec=BUCKET, claim=None)
+    assert decide(world, NOW, SETTINGS).actions == (RunProbe(probe_name(WORLD)),)
+    plan = decide(replace(world, jobs=(job(pods=(pod(phase="Pending", waiting=waiting),)),)), NOW, SETTINGS)
+    assert ready(plan.status) == ("False", reason)
+    for word in words:
+        assert word in (plan.status.message or "")
+
+
 def test_the_probe_of_an_earlier_spec_is_removed() -> None:
     old = replace(job(), name="coeval-old")
     assert RemoveProbe("coeval-old", "j") in decide(replace(WORLD, jobs=(old,)), NOW, SETTINGS).actions

@@ -1,14 +1,16 @@
 """What we create: command lines that our own program accepts, and pods that the restricted profile admits."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec
 from coeval.api.v1alpha1.vmbackup import RepositoryStatus, Role, VMBackupSpec, VMBackupStatus, VolumeStatus
 from coeval.cli.main import app
-from coeval.controllers import movers
+from coeval.controllers import movers, places
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup import build
 from coeval.controllers.vmbackup.plan import MakeClaim, MakeTwin, Moment, RunMover, TakeSnapshot, Verb
@@ -32,10 +34,27 @@ REPOSITORY = Repository(
     ready=True,
     message="",
     allowed=True,
-    claim="repo",
-    prefix="prod",
-    secret="main-key",
-    secret_key="pass",
+    spec=BackupRepositorySpec.model_validate(
+        {
+            "location": {"volume": {"persistentVolumeClaim": "repo", "prefix": "prod"}},
+            "encryption": {"passwordSecret": {"name": "main-key", "key": "pass"}},
+        }
+    ),
+)
+BUCKET = BackupRepositorySpec.model_validate(
+    {
+        "location": {
+            "s3": {
+                "bucket": "vm-backups",
+                "prefix": "prod/",
+                "endpoint": "https://s3.example.com:9000",
+                "region": "eu-1",
+                "credentialsSecret": {"name": "s3"},
+                "certificateAuthority": {"configMap": "s3-ca"},
+            }
+        },
+        "encryption": {"passwordSecret": {"name": "main-key"}},
+    }
 )
 IMAGE = VolumeStatus(
     name="root",
@@ -91,9 +110,29 @@ def test_the_command_line_is_accepted(what: str) -> None:
 
 
 def test_the_probe_s_command_line_is_accepted() -> None:
-    place = movers.Place(claim="repo", path="", secret="s", secret_key="k")
+    place = places.place(REPOSITORY.spec, "")
     parsed = accepted(["repo", "probe", *place.access(), "--result", movers.RESULT])
     assert parsed["repository"] == "file:///repository"
+
+
+def test_a_bucket_is_reached_by_the_environment_and_no_volume() -> None:
+    repository = replace(REPOSITORY, spec=BUCKET)
+    found = build.mover(BACKUP, ACTIONS["copy direct"], repository, Settings())
+    template = found["spec"]["template"]
+    pod, (container,) = template["spec"], template["spec"]["containers"]
+    assert accepted(container["args"])["repository"] == "s3://vm-backups/prod/shop/db"
+    env = {each["name"]: each.get("value") or each["valueFrom"]["secretKeyRef"] for each in container["env"]}
+    assert env == {
+        "AWS_ACCESS_KEY_ID": {"name": "s3", "key": "AWS_ACCESS_KEY_ID", "optional": False},
+        "AWS_SECRET_ACCESS_KEY": {"name": "s3", "key": "AWS_SECRET_ACCESS_KEY", "optional": False},
+        "AWS_SESSION_TOKEN": {"name": "s3", "key": "AWS_SESSION_TOKEN", "optional": True},
+        "AWS_ENDPOINT_URL": "https://s3.example.com:9000",
+        "AWS_REGION": "eu-1",
+        "AWS_CA_BUNDLE": "/certificate-authority/ca.crt",
+    }
+    assert {v["name"] for v in pod["volumes"]} == {"ca", "secrets", "tmp", "source"}
+    assert template["metadata"]["labels"][places.NETWORK] == "object-store"
+    assert places.NETWORK not in job("copy direct")["spec"]["template"]["metadata"]["labels"]
 
 
 def test_command_lines() -> None:
@@ -141,7 +180,7 @@ def test_a_mover_has_no_api_access_and_no_secret_in_its_environment(what: str) -
     assert pod["automountServiceAccountToken"] is False
     assert pod["serviceAccountName"] == "coeval-mover"
     (container,) = pod["containers"]
-    assert "env" not in container
+    assert container["env"] == []
     assert "envFrom" not in container
     secret = next(v["secret"] for v in pod["volumes"] if "secret" in v)
     assert (secret["secretName"], secret["items"]) == ("main-key", [{"key": "pass", "path": "password"}])

@@ -110,6 +110,14 @@ def test_what_was_seen_is_in_the_status_that_is_written_before_the_release() -> 
     assert plan.status.point_in_time is None
 
 
+def test_an_error_of_the_driver_may_heal_for_a_while_or_beside_a_snapshot_that_is_only_slow() -> None:
+    failing = snapshots(error="array busy")
+    assert decide(world(held(), snapshots=failing), at(19), SETTINGS).status.quiesce == held().quiesce
+    slow = next(iter(failing))
+    failing[slow] = replace(failing[slow], error=None)
+    assert decide(world(held(), snapshots=failing), at(40), SETTINGS).status.quiesce == held().quiesce
+
+
 def test_a_snapshot_that_is_being_deleted_does_not_count() -> None:
     plan = decide(world(held(), snapshots=snapshots(creation_time=NOW, deleted_at=NOW)), at(2), SETTINGS)
     assert plan.actions == ()
@@ -118,7 +126,8 @@ def test_a_snapshot_that_is_being_deleted_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("fields", "now", "reason"),
     [
-        ({"snapshots": snapshots(error="array busy")}, 55, "SnapshotNotReady"),
+        ({"snapshots": snapshots()}, 55, "SnapshotNotReady"),
+        ({"snapshots": snapshots(error="array busy")}, 21, "SnapshotNotReady"),
         ({"instance": None}, 1, "GuestChanged"),
         ({"instance": replace(INSTANCE, uid="i-2")}, 1, "GuestChanged"),
     ],

@@ -15,6 +15,7 @@ from coeval.kube.kinds import (
     VM_BACKUP,
     VOLUME_SNAPSHOT,
     VOLUME_SNAPSHOT_CLASS,
+    VOLUME_SNAPSHOT_CONTENT,
 )
 from coeval.kube.port import Object
 
@@ -186,6 +187,9 @@ async def test_what_could_not_be_forgotten_is_told(sim: Sim) -> None:
 async def test_a_snapshot_that_a_user_deletes_fails_the_backup(sim: Sim) -> None:
     sim.behaviour.ready_after = 5
     await sim.run(until=lambda: "pointInTime" in sim.status())
+    for content in sim.api.all(VOLUME_SNAPSHOT_CONTENT):  # under Retain it would be the user's to keep
+        content["spec"]["deletionPolicy"] = "Delete"
+        sim.api.put(VOLUME_SNAPSHOT_CONTENT, content)
     for vs in sim.api.all(VOLUME_SNAPSHOT):
         sim.api.remove(VOLUME_SNAPSHOT, vs["metadata"]["name"], SHOP)
     await sim.run()

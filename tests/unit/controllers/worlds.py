@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec
 from coeval.api.v1alpha1.vmbackup import (
     Consistency,
     ConsistencyStatus,
@@ -65,7 +66,18 @@ CLAIMS = {
     "db-root": Claim("db-root", "c-root", "Bound", "Filesystem", "pv-root", "one", "one", 1 << 30),
     "db-data": Claim("db-data", "c-data", "Bound", "Block", "pv-data", "two", "two", 1 << 30),
 }
-REPOSITORY = Repository("main", True, "", True, "repo", "", "main-key", "password")
+REPOSITORY = Repository(
+    "main",
+    ready=True,
+    message="",
+    allowed=True,
+    spec=BackupRepositorySpec.model_validate(
+        {
+            "location": {"volume": {"persistentVolumeClaim": "repo"}},
+            "encryption": {"passwordSecret": {"name": "main-key"}},
+        }
+    ),
+)
 INSTANCE = Instance(
     uid="i-1", phase="Running", node="n1", pods=("p",), agent_since="t", freezable=True, volumes=VOLUMES
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 
 import pytest
-from coeval.repository.crypto import Key
+from coeval.repository.crypto import Bytes, Key
 from coeval.repository.errors import (
     RepositoryDamaged,
     RepositoryFull,
@@ -79,15 +80,33 @@ def test_the_key_of_an_initialiser_that_died_is_passed_over_and_removed(store: M
     assert len(names(store, Kind.KEY)) == 1
 
 
-def test_a_full_store_takes_the_key_back(store: MemoryStore) -> None:
+def test_the_next_maker_goes_on_with_the_key_that_a_failed_one_left(store: MemoryStore) -> None:
     def full(verb: str, kind: Kind, name: str) -> None:
-        if verb == "create":
+        if verb == "create" and kind is Kind.CONFIG:
             raise RepositoryFull("full")
 
     store.before = full
     with pytest.raises(RepositoryFull):
         Repository.init(store, PASSWORD, CHEAP)
-    assert not store.objects
+    [left] = names(store, Kind.KEY)
+    store.before = lambda verb, kind, name: None
+    assert Repository.init(store, PASSWORD, CHEAP)[1]
+    assert names(store, Kind.KEY) == [left], "a second key would send restic to the wrong one"
+
+
+def test_two_makers_with_the_same_left_key_do_not_take_it_from_each_other(store: MemoryStore) -> None:
+    add_key(store, Key.random(), PASSWORD, CHEAP)
+    original = store.create
+
+    def second(kind: Kind, name: str, parts: Sequence[Bytes]) -> bool:
+        store.create = original  # type: ignore[method-assign]
+        assert Repository.init(store, PASSWORD, CHEAP)[1]
+        return original(kind, name, parts)
+
+    store.create = second  # type: ignore[method-assign]
+    opened, made = Repository.init(store, PASSWORD, CHEAP)
+    assert not made and len(names(store, Kind.KEY)) == 1
+    assert Repository.open(store, PASSWORD).config == opened.config
 
 
 def test_a_repository_without_its_config_is_never_made_anew(

@@ -64,7 +64,7 @@ def test_restic_accepts_every_step_up_to_the_commit(cli: Cli, restic: Restic, tm
     ranges.write_text(json.dumps({"size": size, "ranges": [[5 * MIB, 4096]]}))
     step = ("--name", "root", "--snapshot", interim, "--source", str(tmp_path / "t1"), "--as-of", T1)
     root = cli.run("volume", "retime", *step, "--changed", str(ranges))
-    assert (root["differences"], root["chunks_changed"]) == ("Ranges", 2)
+    assert (root["change_source"], root["chunks_changed"]) == ("Ranges", 2)
     restic.check()
     part = cli.copy(tmp_path / "data", "data", "--as-of", T1, "--tag", "backup=ns/b")
     restic.run("prune")
@@ -119,13 +119,11 @@ def test_a_repository_that_restic_made_is_read_and_extended(tmp_path: Path) -> N
     restic.run("backup", ".", cwd=folder)
     [made] = restic.snapshots()
 
-    repository = Repository.open(FileStore(str(restic.repository)), PASSWORD)
+    repository = Repository.open(FileStore(str(tmp_path / "repository")), PASSWORD)
     names = {node.name for node in repository.load_tree(repository.snapshot(made["id"]).tree)}
     assert names == {"disks", 'odd "näme"\n<&>', "pipe", "link"}
 
-    cli = Cli.__new__(Cli)
-    cli.repository, cli.password_file = restic.repository, tmp_path / "password"
-    cli.password_file.write_text(PASSWORD)
+    cli = Cli(tmp_path, f"file://{tmp_path}/repository")
     cli.run("verify", "--snapshot", made["id"])
     cli.run(
         "volume", "restore", "--snapshot", made["id"], "--name", "root", "--target", str(tmp_path / "out")

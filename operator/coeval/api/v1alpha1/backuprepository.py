@@ -8,6 +8,19 @@ from pydantic import ConfigDict, Field
 from coeval.api.v1alpha1.common import Conditions, Model, ObjectName, Text
 from coeval.api.v1alpha1.rules import exactly_one_of, immutable, rule
 
+Prefix = Annotated[
+    str,
+    Field(
+        max_length=512,
+        pattern=r"^([A-Za-z0-9._-]+/)*[A-Za-z0-9._-]*$",
+        description="A folder inside the volume or the bucket, without a leading slash.",
+        json_schema_extra=rule(
+            "!self.split('/').exists(part, part == '.' || part == '..')", "may not contain . or .."
+        ),
+    ),
+]
+Key = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+
 
 class VolumeLocation(Model):
     """A PVC in the operator's namespace: the embedded default."""
@@ -15,32 +28,68 @@ class VolumeLocation(Model):
     persistent_volume_claim: Annotated[
         ObjectName, Field(description="Name of the PVC, in the operator's namespace.")
     ]
-    prefix: Annotated[
-        str,
+    prefix: Prefix = ""
+
+
+class CredentialsSecret(Model):
+    """A Secret in the operator's namespace, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+
+    AWS_SESSION_TOKEN beside them for temporary credentials.
+    """
+
+    name: ObjectName
+
+
+class CertificateAuthority(Model):
+    """A key of a ConfigMap in the operator's namespace with certificates in PEM, beside the system's own."""
+
+    config_map: ObjectName
+    key: Key = "ca.crt"
+
+
+class S3Location(Model):
+    """A bucket of S3, or of anything that speaks its protocol."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])$")]
+    prefix: Prefix = ""
+    endpoint: Annotated[
+        str | None,
         Field(
             max_length=512,
-            pattern=r"^([A-Za-z0-9._-]+/)*[A-Za-z0-9._-]*$",
-            description="A folder inside the volume, without a leading slash.",
-            json_schema_extra=rule(
-                "!self.split('/').exists(part, part == '.' || part == '..')", "may not contain . or .."
-            ),
+            pattern=r"^https?://[A-Za-z0-9.:\[\]-]+/?$",
+            description="Of a server that is not AWS: https://host:port. Plain http only where it says http.",
         ),
-    ] = ""
+    ] = None
+    region: Annotated[str | None, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")] = None
+    credentials_secret: CredentialsSecret
+    certificate_authority: CertificateAuthority | None = None
 
 
 class Location(Model):
     """Exactly one of the places."""
 
-    model_config = ConfigDict(json_schema_extra=exactly_one_of("volume"))
+    model_config = ConfigDict(json_schema_extra=exactly_one_of("volume", "s3"))
 
     volume: VolumeLocation | None = None
+    s3: S3Location | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The folder, without slashes at its ends."""
+        place = self.volume or self.s3
+        return place.prefix.strip("/") if place else ""
+
+    def __str__(self) -> str:
+        if self.s3 is not None:
+            return f"the bucket {self.s3.bucket}"
+        return f"the claim {self.volume.persistent_volume_claim}" if self.volume else "no place"
 
 
 class PasswordSecret(Model):
     """A key of a Secret in the operator's namespace."""
 
     name: ObjectName
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = "password"
+    key: Key = "password"
 
 
 class Encryption(Model):

@@ -1,7 +1,7 @@
 """Reconcile a BackupRepository: observe, decide, write the status, act."""
 
 from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec, BackupRepositoryStatus
-from coeval.controllers import mover_watch, movers
+from coeval.controllers import mover_watch, movers, places
 from coeval.controllers.backuprepository.decide import decide
 from coeval.controllers.backuprepository.world import RemoveProbe, RunProbe, World
 from coeval.controllers.ports import Clock, Key, Recorder
@@ -78,14 +78,7 @@ class BackupRepositoryController:
             return  # it is there already, or it is another one by now: the next look tells
 
     def _probe(self, raw: Object, world: World, name: str) -> Object:
-        volume = world.spec.location.volume
-        secret = world.spec.encryption.password_secret
-        place = movers.Place(
-            claim=volume.persistent_volume_claim if volume else "",
-            path=volume.prefix.strip("/") if volume else "",
-            secret=secret.name,
-            secret_key=secret.key,
-        )
+        place = places.place(world.spec, world.spec.location.prefix)
         metadata: Object = {
             "name": name,
             "labels": _labels(world.uid),

@@ -8,7 +8,7 @@ import re
 from datetime import datetime
 from typing import Literal
 
-from coeval.api.v1alpha1.backuprepository import BackupRepositoryStatus, VolumeLocation
+from coeval.api.v1alpha1.backuprepository import BackupRepositoryStatus
 from coeval.api.v1alpha1.common import Condition
 from coeval.controllers.backuprepository.world import Plan, RemoveProbe, RunProbe, World
 from coeval.controllers.conditions import find, with_condition
@@ -16,8 +16,9 @@ from coeval.controllers.mover_state import MoverJob
 from coeval.controllers.settings import Settings
 from coeval.domain import naming
 
-# The kubelet's words for a Secret, or a key in it, that is not there.
-_NO_SECRET = re.compile(r"secret \"[^\"]*\" not found|references non-existent secret key")
+# The kubelet's words for a Secret or a ConfigMap, or a key in it, that is not there.
+_NO_SECRET = re.compile(r"secret \"[^\"]*\" not found|references non-existent secret key|in Secret \S+")
+_NO_CONFIG_MAP = re.compile(r"configmap \"[^\"]*\" not found|references non-existent config key")
 # Reasons of Ready that no probe gave.
 _NO_ANSWERS = frozenset({"ClaimNotFound", "NoLocation", "Probing"})
 
@@ -29,9 +30,8 @@ def decide(world: World, now: datetime, settings: Settings) -> Plan:
     wanted = probe_name(world)
     stale = tuple(RemoveProbe(j.name, j.uid) for j in world.jobs if j.name != wanted and not j.deleting)
     job = next((j for j in world.jobs if j.name == wanted), None)
-    volume = world.spec.location.volume
-    if volume is None or world.claim is None:
-        return Plan(_blocked(world, volume, now), stale, requeue=10.0)
+    if (blocked := _blocked(world, now)) is not None:
+        return Plan(blocked, stale, requeue=10.0)
     if job is not None:
         return _watch(world, job, now, stale)
     due = _due_in(world, now, settings)
@@ -72,9 +72,15 @@ def _due_in(world: World, now: datetime, settings: Settings) -> float:
     return interval - (now - probed).total_seconds()
 
 
-def _blocked(world: World, volume: VolumeLocation | None, now: datetime) -> BackupRepositoryStatus:
+def _blocked(world: World, now: datetime) -> BackupRepositoryStatus | None:
+    location = world.spec.location
+    volume = location.volume
     if volume is None:
+        if location.s3 is not None:
+            return None
         return _ready(world, now, "False", "NoLocation", "spec.location names no place")
+    if world.claim is not None:
+        return None
     return _ready(
         world,
         now,
@@ -95,9 +101,8 @@ def _probing(world: World, now: datetime) -> BackupRepositoryStatus:
 def _waiting(world: World, job: MoverJob, now: datetime) -> BackupRepositoryStatus:
     """The probe may run yet; but why it does not is told while it lasts."""
     why = next((p.waiting for p in reversed(job.pods) if p.waiting), None)
-    if why is None or not _NO_SECRET.search(why):
-        return _observed(world)
-    return _ready(world, now, "False", "SecretNotFound", _of_secret(world, why))
+    missing = _missing(world, why or "")
+    return _ready(world, now, "False", *missing) if missing is not None else _observed(world)
 
 
 def _judged(
@@ -109,18 +114,31 @@ def _judged(
         new = before is None or before.status != "True"
         return status, ("Normal", "Probed", "the repository is usable") if new else None
     reason, message = job.error() or ("ProbeFailed", job.story())
-    if _NO_SECRET.search(message):
-        reason, message = "SecretNotFound", _of_secret(world, message)
+    reason, message = _missing(world, message) or (reason, message)
     status = _ready(world, now, "False", reason, message, probed=True)
     new = before is None or (before.status, before.reason) != ("False", reason)
     return status, ("Warning", reason, message) if new else None
 
 
-def _of_secret(world: World, why: str) -> str:
-    secret = world.spec.encryption.password_secret
-    return (
-        f"the Secret {secret.name} with the key {secret.key} is not in the operator's namespace; create it "
-        f"(spec.encryption.passwordSecret). {why}"
+def _missing(world: World, why: str) -> tuple[str, str] | None:
+    """(reason, message) where the kubelet says that something which the spec names is not there."""
+    s3, password = world.spec.location.s3, world.spec.encryption.password_secret
+    if _NO_CONFIG_MAP.search(why):
+        return "ConfigMapNotFound", (
+            "the ConfigMap of spec.location.s3.certificateAuthority, or its key, is not in the operator's "
+            f"namespace; create it. {why}"
+        )
+    if not _NO_SECRET.search(why):
+        return None
+    # A credentials Secret is read into the environment, which the kubelet words as "... in Secret ns/name".
+    if s3 is not None and s3.credentials_secret.name in why:
+        name, keys = s3.credentials_secret.name, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        field = "spec.location.s3.credentialsSecret"
+    else:
+        name, keys, field = password.name, password.key, "spec.encryption.passwordSecret"
+    return "SecretNotFound", (
+        f"the Secret {name} with the key {keys} is not in the operator's namespace; create it "
+        f"({field}). {why}"
     )
 
 

@@ -8,7 +8,7 @@ from coeval.controllers.mover_state import MoverJob
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """`claim` is the phase of the PVC, None where there is none. `jobs`: our probes, by name."""
+    """`claim` is the phase of the location's PVC, None where there is none. `jobs`: our probes, by name."""
 
     name: str
     uid: str

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from coeval.controllers.ports import Clock
 from coeval.controllers.settings import Settings
-from coeval.controllers.vmbackup import build
+from coeval.controllers.vmbackup import build, removal
 from coeval.controllers.vmbackup.plan import (
     Action,
     AddFinalizer,
@@ -26,6 +26,7 @@ from coeval.controllers.vmbackup.plan import (
     Thing,
 )
 from coeval.controllers.vmbackup.world import FINALIZER, Backup, World
+from coeval.domain import naming
 from coeval.kube.kinds import (
     CONFIG_MAP,
     JOB,
@@ -72,7 +73,7 @@ class Actor:
             except (Invalid, Forbidden) as error:
                 # The others may still be done: one volume's quota is no reason to stop another's copy.
                 what = f"{type(action).__name__} {getattr(action, 'name', '')}".strip()
-                fact = Refused(what, error.reason or type(error).__name__, error.message)
+                fact = Refused(what, naming.reason(error.reason, type(error).__name__), error.message)
             except ApiError as error:
                 outcome.error = error
                 return outcome
@@ -91,7 +92,7 @@ class Actor:
             case RemoveFinalizer():
                 await self._finalizers(backup, add=False)
             case SaveManifests():
-                await self._save_manifests(backup, action)
+                return await self._save_manifests(backup, action)
             case TakeSnapshot():
                 await self._create(VOLUME_SNAPSHOT, build.snapshot(backup, action), backup.namespace)
             case MakeTwin():
@@ -131,6 +132,7 @@ class Actor:
                 raise
 
     async def _delete(self, action: Delete) -> None:
+        await removal.release_storage(self._api, action)
         try:
             await self._api.delete(_KINDS[action.thing], action.name, action.namespace, uid=action.uid)
         except Conflict:
@@ -163,10 +165,14 @@ class Actor:
         except (Conflict, NotFound):
             return  # the next look decides anew
 
-    async def _save_manifests(self, backup: Backup, action: SaveManifests) -> None:
+    async def _save_manifests(self, backup: Backup, action: SaveManifests) -> Fact | None:
         machine = await self._api.get(VIRTUAL_MACHINE, action.machine, backup.namespace)
         if machine is None:
-            return
+            return Refused(
+                f"VirtualMachine {action.machine}",
+                "VirtualMachineNotFound",
+                "it was deleted before its definition was kept; start a new backup when it is there again",
+            )
         claims = []
         for name in action.claims:
             claim = await self._api.get(PERSISTENT_VOLUME_CLAIM, name, backup.namespace)
@@ -177,3 +183,4 @@ class Actor:
             build.manifests(backup, action.name, machine, claims),
             self._settings.namespace,
         )
+        return None

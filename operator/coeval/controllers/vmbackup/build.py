@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from coeval.api.v1alpha1.vmbackup import Role, VolumeStatus
-from coeval.controllers import movers
+from coeval.controllers import movers, places
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup.plan import MakeClaim, MakeTwin, RunMover, TakeSnapshot, Verb
 from coeval.controllers.vmbackup.world import Backup, Repository
@@ -86,12 +86,7 @@ def claim(backup: Backup, action: MakeClaim) -> Object:
 def mover(backup: Backup, action: RunMover, repository: Repository, settings: Settings) -> Object:
     """The Job."""
     path = backup.status.repository.path if backup.status.repository else None
-    place = movers.Place(
-        claim=repository.claim,
-        path=path or "",
-        secret=repository.secret,
-        secret_key=repository.secret_key,
-    )
+    place = places.place(repository.spec, path or "")
     source = None
     if action.claim is not None and action.volume is not None:
         source = movers.Source(action.claim, block=action.volume.role is Role.DIRECT)
@@ -107,7 +102,7 @@ def mover(backup: Backup, action: RunMover, repository: Repository, settings: Se
 
 
 def arguments(
-    backup: Backup, action: RunMover, place: movers.Place, source: movers.Source | None
+    backup: Backup, action: RunMover, place: places.Place, source: movers.Source | None
 ) -> list[str]:
     """The command line of a mover (data-plane.md)."""
     verb = {

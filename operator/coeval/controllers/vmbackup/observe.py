@@ -131,16 +131,12 @@ class Observer:
         )
         # An answer about an earlier spec is no answer.
         current = (raw.get("status") or {}).get("observedGeneration") == raw["metadata"].get("generation")
-        volume = spec.location.volume
         return Repository(
             name=raw["metadata"]["name"],
             ready=ready.get("status") == "True" and current,
             message=f"{ready.get('reason', 'Unknown')}: {ready.get('message', 'it was not probed yet')}",
             allowed=await self._allowed(spec, backup.namespace),
-            claim=volume.persistent_volume_claim if volume else "",
-            prefix=volume.prefix if volume else "",
-            secret=spec.encryption.password_secret.name,
-            secret_key=spec.encryption.password_secret.key,
+            spec=spec,
         )
 
     async def _allowed(self, spec: BackupRepositorySpec, namespace: str) -> bool:

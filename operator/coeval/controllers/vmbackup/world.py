@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec
 from coeval.api.v1alpha1.vmbackup import Phase, VMBackupSpec, VMBackupStatus
 from coeval.controllers.mover_state import MoverJob, MoverPod
 from coeval.domain.guest import Instance, Machine
@@ -67,10 +68,7 @@ class Repository:
     ready: bool
     message: str
     allowed: bool
-    claim: str
-    prefix: str
-    secret: str
-    secret_key: str
+    spec: BackupRepositorySpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,16 @@ class Draft:
                     result=result, reason=reason, message=message[:4000], decided_at=self.now
                 )
             )
+            if result is not Result.COMPLETED:
+                self._stop_steps()
             self.again(0.0)
+
+    def _stop_steps(self) -> None:
+        """No step of a backup that ends early goes on."""
+        for volume in self.volumes:
+            for field, step in (("copy_", volume.copy_), ("reconcile", volume.reconcile)):
+                if step is not None and step.state is StepState.RUNNING:
+                    self.volume(volume.name, **{field: step.model_copy(update={"state": StepState.FAILED})})
 
     def first_touch(self) -> None:
         """What every status has from the first look on: without conditions kstatus would call it current."""

@@ -8,7 +8,14 @@ is only declared on a live look that found nothing of ours.
 from collections.abc import Iterable
 from typing import Protocol
 
-from coeval.api.v1alpha1.vmbackup import DeletionPolicy, OutcomeStatus, Phase, Result, StepState
+from coeval.api.v1alpha1.vmbackup import (
+    DeletionPolicy,
+    OutcomeStatus,
+    Phase,
+    Result,
+    StepState,
+    TroubleStatus,
+)
 from coeval.controllers.mover_state import MoverJob
 from coeval.controllers.vmbackup.decide.draft import Draft
 from coeval.controllers.vmbackup.plan import Delete, DropFinalizer, RemoveFinalizer, RunMover, Thing, Verb
@@ -167,6 +174,8 @@ def _forget_parts(draft: Draft, name: str) -> bool:
         _forgotten(
             draft, outcome, f"not removed, for the BackupRepository {world.backup.spec.repository} is gone"
         )
+    elif job is None and (refusal := _refused_for_long(draft, outcome)) is not None:
+        _forgotten(draft, outcome, f"not removed: {refusal.reason}: {refusal.message}")
     elif job is None:
         # What was committed and then failed its verification stays for examination; all else goes, and so
         # does a commit whose Job was ended before it could be seen.
@@ -179,6 +188,13 @@ def _forget_parts(draft: Draft, name: str) -> bool:
     elif job.failed is not None:
         _forgotten(draft, outcome, f"not removed: {_words(job)}")
     return draft.status.outcome is not None and draft.status.outcome.forgotten is not None
+
+
+def _refused_for_long(draft: Draft, outcome: OutcomeStatus) -> TroubleStatus | None:
+    """A quota or a policy that lets no Job in must not keep the backup from its end."""
+    trouble, patience = draft.status.trouble, draft.settings.expose_deadline
+    tried = draft.since(outcome.decided_at or draft.now) > draft.settings.removal_grace
+    return trouble if trouble is not None and tried and draft.since(trouble.since) > patience else None
 
 
 def _forgotten(draft: Draft, outcome: OutcomeStatus, what: str) -> None:

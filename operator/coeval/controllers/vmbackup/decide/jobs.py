@@ -1,7 +1,7 @@
 """Mover Jobs: start, watch, and tell a failure that retries will not heal from one that they may."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from coeval.controllers.mover_state import MoverJob, MoverPod
@@ -16,6 +16,8 @@ HOPELESS = frozenset(
         "RepositoryNotFound",
         "RepositoryFull",
         "RepositoryDamaged",
+        "BucketNotFound",
+        "CredentialsRefused",
         "SourceSizeMismatch",
         "SnapshotNotFound",
         "InterimSnapshot",
@@ -23,10 +25,14 @@ HOPELESS = frozenset(
         "InvalidArgument",
     }
 )
+# Seconds in which a start is not worth a word.
+_SLOW_START = 15.0
 _WAY_OUT = {
     "WrongPassword": "put the password that the repository was made with into the BackupRepository's Secret",
     "RepositoryFull": "make room (forget and prune old backups, enlarge the volume), then start a new backup",
     "RepositoryDamaged": "check the repository (restic check --read-data) before you trust it",
+    "BucketNotFound": "make the bucket, or correct spec.location.s3.bucket in a new BackupRepository",
+    "CredentialsRefused": "correct the Secret of the BackupRepository's spec.location.s3.credentialsSecret",
     "RepositoryLocked": "another program holds the lock; end it, or remove a stale one (restic unlock)",
 }
 
@@ -64,12 +70,11 @@ def watch(draft: Draft, job: MoverJob) -> Mapping[str, Any] | None:
         draft.fail(reason, _explained(draft, job, reason, message))
     elif said is not None and said[0] in HOPELESS:
         draft.fail(said[0], _explained(draft, job, *said))
-    elif said is not None:
-        draft.wait(
-            f"mover Job {job.name} is tried again after {said[0]}: {said[1]}", draft.settings.work_poll
-        )
     else:
         _stuck(draft, job)
+        if said is not None:
+            again = f"mover Job {job.name} is tried again after {said[0]}: {said[1]}"
+            draft.wait(again, draft.settings.work_poll)
     return None
 
 
@@ -109,22 +114,35 @@ def _result(draft: Draft, job: MoverJob) -> Mapping[str, Any] | None:
 def _stuck(draft: Draft, job: MoverJob) -> None:
     """A pod that never starts: say why while it lasts, give up after a while."""
     pod = next((p for p in reversed(job.pods) if not p.deleting), None)
-    if pod is not None and pod.phase != "Pending":
-        return
-    why = _why_pending(draft, pod)
-    if draft.since(pod.created if pod else job.created) > draft.settings.expose_deadline:
+    if pod is None:
+        _without_pod(draft, job)
+    elif pod.phase == "Pending":
+        _waited_for(draft, job, pod.created, _why_pending(draft, pod))
+
+
+def _without_pod(draft: Draft, job: MoverJob) -> None:
+    """Evicted, or never made. The Job's age says nothing: it may have worked for hours before that."""
+    if job.pods:
+        draft.wait(f"waiting for the evicted pod {job.pods[-1].name} to end", draft.settings.work_poll)
+    elif job.trouble is not None:
+        _waited_for(draft, job, job.created, job.trouble)
+    elif draft.since(job.created) > _SLOW_START:
+        draft.wait(f"waiting for a pod of mover Job {job.name}", draft.settings.work_poll)
+
+
+def _waited_for(draft: Draft, job: MoverJob, since: datetime, why: str) -> None:
+    waited = draft.since(since)
+    if waited > draft.settings.expose_deadline:
         draft.fail(
             "MoverNotStarted",
             f"mover Job {draft.settings.namespace}/{job.name} has not started after "
             f"{draft.settings.expose_deadline:.0f} s: {why}",
         )
-    elif pod is not None and draft.since(pod.created) > 15:
+    elif waited > _SLOW_START:
         draft.wait(f"waiting for mover Job {job.name}: {why}", draft.settings.work_poll)
 
 
-def _why_pending(draft: Draft, pod: MoverPod | None) -> str:
-    if pod is None:
-        return "no pod was created; see the events of the Job"
+def _why_pending(draft: Draft, pod: MoverPod) -> str:
     troubles = [c.trouble for c in draft.world.twin_claims.values() if not c.bound and c.trouble]
     return "; ".join([pod.waiting or "the pod is Pending", *troubles])
 
@@ -132,6 +150,6 @@ def _why_pending(draft: Draft, pod: MoverPod | None) -> str:
 def _explained(draft: Draft, job: MoverJob, reason: str, message: str) -> str:
     """With the names that a person needs to go and look, and what helps."""
     repository = draft.world.repository
-    place = f"BackupRepository {repository.name} on the claim {repository.claim}, " if repository else ""
+    place = f"BackupRepository {repository.name} in {repository.spec.location}, " if repository else ""
     parts = [f"{place}mover Job {job.name}: {message}", _WAY_OUT.get(reason)]
     return "; ".join(filter(None, parts))

@@ -7,7 +7,7 @@ on: an intent without a return may mean a held guest, and is released until it c
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from coeval.api.v1alpha1.vmbackup import (
@@ -149,8 +149,8 @@ def _hold(draft: Draft, quiesce: QuiesceStatus) -> None:
         return
     names = {v.name: snapshot_name(draft, v.name, Moment.T1) for v in draft.volumes}
     snapshots = {name: world.snapshots.get(wanted) for name, wanted in names.items()}
-    if draft.now >= _window_end(draft, quiesce, method):
-        late = {v: s for v, s in snapshots.items() if s is None or s.creation_time is None}
+    late = {v: s for v, s in snapshots.items() if s is None or s.creation_time is None}
+    if draft.now >= _window_end(draft, quiesce, method) or _hopeless(draft, quiesce, method, late):
         _abandon(draft, "SnapshotNotReady", _not_ready(late, draft.since(quiesce.returned_at or draft.now)))
         return
     trouble = draft.status.trouble
@@ -189,6 +189,11 @@ def _conclude(draft: Draft, quiesce: QuiesceStatus) -> None:
     window = _window(draft)
     if method.holds and quiesce.release_sent_at is None:
         return  # watch_release sends it in this same plan
+    if method is Method.PAUSE and quiesce.released_at is None:
+        # Only the answer tells whether it was still ours to end: "not paused" means that somebody else did.
+        if quiesce.release_seen_at is not None:
+            _abandon(draft, "ReleaseAmbiguous", "it is not known who let the guest go on, or when")
+        return
     consistency = draft.status.consistency or ConsistencyStatus(required=Consistency.AUTO)
     for volume in draft.volumes:
         snapshot = draft.world.snapshots.get(volume.t1.snapshot or "") if volume.t1 else None
@@ -299,6 +304,15 @@ def _surely_fired(draft: Draft, quiesce: QuiesceStatus) -> datetime:
     timer = _window(draft).safety_timer_seconds
     lasts = CALL_TIMEOUT if timer is None else float(timer)
     return (quiesce.intent_at or draft.now) + timedelta(seconds=lasts + draft.settings.late_answer)
+
+
+def _hopeless(
+    draft: Draft, quiesce: QuiesceStatus, method: Method, late: Mapping[str, Snapshot | None]
+) -> bool:
+    """Every snapshot that is still missing met an error, for longer than the guest should be held for it."""
+    held = draft.since(quiesce.returned_at or draft.now)
+    refused = bool(late) and all(s is not None and s.error is not None for s in late.values())
+    return method.holds and refused and held > draft.settings.error_patience
 
 
 def _window_end(draft: Draft, quiesce: QuiesceStatus, method: Method) -> datetime:

@@ -82,7 +82,10 @@ def problems_of_guest(world: World) -> Iterator[Problem]:
     machine, instance = world.machine, world.instance
     name = f"{world.backup.namespace}/{world.backup.spec.virtual_machine}"
     if machine is None:
-        yield Problem("VirtualMachineNotFound", f"there is no VirtualMachine {name}")
+        yield Problem(
+            "VirtualMachineNotFound",
+            f"there is no VirtualMachine {name}; create it, or name another in a new VMBackup",
+        )
         return
     if machine.locks:
         yield Problem(
@@ -98,7 +101,10 @@ def problems_of_guest(world: World) -> Iterator[Problem]:
         )
         return
     if instance.migrating:
-        yield Problem("MigrationInProgress", f"VirtualMachine {name} is being migrated")
+        yield Problem(
+            "MigrationInProgress",
+            f"VirtualMachine {name} is being migrated; wait for it to end, or cancel it",
+        )
     if world.backup.spec.consistency is Consistency.BEST_EFFORT:
         return
     if instance.paused:
@@ -224,7 +230,7 @@ def _problems_of_repository(world: World) -> Iterator[Problem]:
 
 def _path(world: World) -> str:
     """Inside the BackupRepository: one restic repository per VM."""
-    prefix = world.repository.prefix.strip("/") if world.repository is not None else ""
+    prefix = world.repository.spec.location.prefix if world.repository is not None else ""
     parts = (prefix, world.backup.namespace, world.backup.spec.virtual_machine)
     return "/".join(filter(None, parts))
 
