@@ -30,8 +30,6 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and its picture")
     chosen = parser.parse_args()
     doc = json.loads(chosen.run.read_text()) if chosen.run else _run(chosen, parser)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(doc))
     print(table(doc))
     if chosen.docs:
         write_docs(doc, DOCS)
@@ -45,7 +43,10 @@ def _run(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[st
     with tempfile.TemporaryDirectory(prefix="coeval-bench-", dir=chosen.folder) as scratch:
         folder = chosen.folder or Path(scratch)
         settings = Settings(sizes, chosen.rounds, chosen.caches, tools, folder)
-        return compare(settings, lambda text: print(text, file=sys.stderr, flush=True))
+        for doc in compare(settings, lambda text: print(text, file=sys.stderr, flush=True)):
+            if chosen.json:
+                chosen.json.write_text(json.dumps(doc))
+        return doc
 
 
 if __name__ == "__main__":

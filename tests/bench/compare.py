@@ -6,7 +6,6 @@ import filecmp
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.bench.images import Volume, Words, volume_in
-from tests.bench.measure import Command, contents, drop_caches, run, warm
+from tests.bench.measure import Command, contents, drop_caches, make_durable, run, warm
 from tests.bench.tools import PLAIN, TOOLS, Coeval, Missing, Tool
 
 FULL, UNCHANGED, CHANGED, RETIME, RESTORE = "full", "unchanged", "1 % changed", "retime", "restore"
@@ -49,8 +48,8 @@ class Record:
     objects: int = 0
 
 
-def compare(settings: Settings, say: Callable[[str], None]) -> dict[str, object]:
-    """Run everything; give the document that the report is made from."""
+def compare(settings: Settings, say: Callable[[str], None]) -> Iterator[dict[str, object]]:
+    """Run everything; after each round give the document that the report is made from."""
     versions, missing = _versions(settings.tools)
     records: list[Record] = []
     volumes = [volume_in(settings.folder / "images", kind, size) for kind, size in settings.sizes.items()]
@@ -60,15 +59,15 @@ def compare(settings: Settings, say: Callable[[str], None]) -> dict[str, object]
             records += _bound(volume, number)
             with _tools(list(versions), settings.folder) as tools:
                 records += _Round(settings, volume, number, tools).run()
-    return {
-        "sizes": settings.sizes,
-        "rounds": settings.rounds,
-        "caches": settings.caches,
-        "cores": len(os.sched_getaffinity(0)),
-        "versions": versions,
-        "missing": missing,
-        "records": [asdict(record) for record in records],
-    }
+        yield {
+            "sizes": settings.sizes,
+            "rounds": number + 1,
+            "caches": settings.caches,
+            "cores": len(os.sched_getaffinity(0)),
+            "versions": versions,
+            "missing": missing,
+            "records": [asdict(record) for record in records],
+        }
 
 
 def _versions(wanted: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -192,7 +191,8 @@ class _Round:
 
     def _caches(self, read: Path) -> None:
         """Bring what is read into the cache, or empty it; leave nobody the writes of the one before."""
-        subprocess.run(["sync", "--file-system", self.settings.folder], check=True)
+        for tool in self.tools:
+            make_durable(tool.folder)
         if self.settings.caches == "drop":
             drop_caches()
             return

@@ -79,6 +79,17 @@ def warm(path: Path) -> None:
             pass
 
 
+def make_durable(folder: Path) -> None:
+    """Wait until a folder's files are written. Not what others wrote: that may be much."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+
 def drop_caches() -> None:
     """Empty the page cache of the machine. Needs root."""
     os.sync()

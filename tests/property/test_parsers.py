@@ -110,8 +110,10 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], tuple[type[Exception], ...],
     "tree": (
         decode_tree,
         (MalformedTree,),
-        lambda: encode_tree(
-            [Node("disk.img", "file", size=3, content=bytes(64)), Node("a", "dir", subtree=bytes(32))], T1
+        lambda: bytes(
+            encode_tree(
+                [Node("disk.img", "file", size=3, content=bytes(64)), Node("a", "dir", subtree=bytes(32))], T1
+            )
         ),
     ),
     "pack header": (read_pack_header, (Damaged,), header_plaintext),

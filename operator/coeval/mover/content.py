@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from coeval.repository.crypto import hash_id
 from coeval.repository.errors import RepositoryDamaged
@@ -35,6 +36,15 @@ class ContentList:
         """Bytes of the volume."""
         return sum(self.lengths)
 
+    def offsets(self) -> array[int]:
+        """Give where each chunk begins, and at the end the size: 8 bytes a chunk."""
+        return array("Q", accumulate(self.lengths, initial=0))
+
+    def extend(self, length: int, count: int = 1) -> None:
+        """Put chunks at the end whose content is not known yet."""
+        self.ids += bytes(32 * count)
+        self.lengths.extend(array("I", [length]) * count)
+
     def id(self, slot: int) -> bytes:
         """Give a chunk's id."""
         return bytes(self.ids[32 * slot : 32 * slot + 32])
@@ -48,12 +58,20 @@ class ContentList:
         self.ids += blob_id
         self.lengths.append(length)
 
-    def extents(self) -> Iterator[tuple[int, int, int]]:
-        """Give slot, offset and length of every chunk."""
-        offset = 0
-        for slot, length in enumerate(self.lengths):
-            yield slot, offset, length
-            offset += length
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """Give the first slot and the number of neighbouring chunks that are the same, mostly one.
+
+        A long stretch, as a large hole is, comes in several, each as long as those before it together.
+        """
+        slot = 0
+        while slot < len(self):
+            blob_id, count = self.id(slot), 1
+            while (more := min(count, len(self) - slot - count)) and (
+                self.ids[32 * (slot + count) : 32 * (slot + count + more)] == blob_id * more
+            ):
+                count += more
+            yield slot, count
+            slot += count
 
 
 def zero_content(size: int, chunk_size: int) -> ContentList:
@@ -62,7 +80,7 @@ def zero_content(size: int, chunk_size: int) -> ContentList:
     for length, count in ((chunk_size, size // chunk_size), (size % chunk_size, 1)):
         if length and count:
             content.ids += hash_id(bytes(length)) * count
-            content.lengths.extend([length] * count)
+            content.lengths.extend(array("I", [length]) * count)
     return content
 
 
@@ -72,12 +90,17 @@ def load_content(repository: Repository, node: Node, label: str) -> ContentList:
     Raises RepositoryDamaged where a blob is in no index, or the lengths do not add up to the file's size.
     """
     content = ContentList(bytearray(node.content))
+    index = repository.index
+    before, length = b"", 0
     for at in range(0, len(node.content), 32):
-        blob_id = node.content[at : at + 32]
-        places = repository.index.find(BlobType.DATA, blob_id)
-        if not places:
+        blob_id = bytes(node.content[at : at + 32])
+        if blob_id == before:  # a stretch of zeros
+            content.lengths.append(length)
+            continue
+        found = index.length(BlobType.DATA, blob_id)
+        if found is None:
             raise RepositoryDamaged(f"{label}: {repository.missing(BlobType.DATA, blob_id)}")
-        length = places[0].plaintext_length
+        before, length = blob_id, found
         if not 0 < length <= MAX_CHUNK:
             raise RepositoryDamaged(
                 f"{label}: data blob {blob_id.hex()} has an impossible length of {length} bytes"

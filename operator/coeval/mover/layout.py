@@ -33,7 +33,7 @@ def store_volume(
     writer: BlobWriter, name: str, content: ContentList, moment: datetime, extents: bytes | None = None
 ) -> bytes:
     """Store the folders of a snapshot with one volume, and its encoded extent map; give the root's id."""
-    files = [Node(IMAGE, "file", size=content.size, content=bytes(content.ids))]
+    files = [Node(IMAGE, "file", size=content.size, content=content.ids)]
     if extents is not None:
         files.append(_store_file(writer, EXTENTS, extents))
     volume = _store_tree(writer, files, moment)

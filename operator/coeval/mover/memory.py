@@ -17,5 +17,5 @@ def keep_freed_memory() -> None:
     """
     with suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)
-        for parameter, size in ((_MMAP_THRESHOLD, 32), (_TRIM_THRESHOLD, 64), (_TOP_PAD, 4)):
+        for parameter, size in ((_MMAP_THRESHOLD, 8), (_TRIM_THRESHOLD, 64), (_TOP_PAD, 4)):
             library.mallopt(parameter, size * _MIB)

@@ -9,21 +9,24 @@ from __future__ import annotations
 import random
 import threading
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
 
 from coeval.mover.content import CHUNK_SIZE, ContentList
 from coeval.mover.pipeline import Extent, read_extents
 from coeval.mover.progress import Progress
 from coeval.mover.ranges import Ranges
 from coeval.mover.sources import Source
-from coeval.repository.crypto import Bytes, hash_id
+from coeval.repository.crypto import hash_id
 from coeval.repository.pack import BlobType
 from coeval.repository.writer import BlobWriter
 
 SAMPLE_LEAST = 10
 SAMPLE_PER_MILLE = 1
 
+_HOLES_AT_A_TIME = 1 << 16
 _PAGE = bytes(4096)
 
 
@@ -41,19 +44,42 @@ class Retimed:
 
 @dataclass(frozen=True)
 class Plan:
-    """T1's chunks. Those of `dirty` are to be read; the others stand as in the base."""
+    """T1's chunks. Those of `dirty` are to be read; the others stand as in the base.
+
+    A volume of many TiB has millions of chunks, few of them dirty: no step here takes them one by one.
+    """
 
     content: ContentList
+    offsets: array[int]
     dirty: array[int]
 
     def extents(self) -> Iterator[Extent]:
         """Give the chunks to read, in order."""
-        wanted = iter(self.dirty)
-        following = next(wanted, None)
-        for slot, offset, length in self.content.extents():
-            if slot == following:
-                yield Extent(slot, offset, length)
-                following = next(wanted, None)
+        return (self.extent(slot) for slot in self.dirty)
+
+    def extent(self, slot: int) -> Extent:
+        """Give a chunk's place."""
+        return Extent(slot, self.offsets[slot], self.content.lengths[slot])
+
+    @property
+    def clean(self) -> int:
+        """How many chunks stand as in the base."""
+        return len(self.content) - len(self.dirty)
+
+    def clean_slot(self, number: int) -> int:
+        """Give the slot of a clean chunk by its number among them."""
+        # dirty[i] - i clean ones come before the dirty chunk i.
+        return number + bisect_right(range(len(self.dirty)), number, key=lambda at: self.dirty[at] - at)
+
+    def runs(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Give the stretches (first, behind the last) of adjoining slots among dirty[begin:end]."""
+        dirty = self.dirty
+        while begin < end:
+            first = dirty[begin]
+            # Slots adjoin for as long as they grow by one a place.
+            behind = begin + bisect_right(range(begin, end), first - begin, key=lambda at: dirty[at] - at)
+            yield first, first + behind - begin
+            begin = behind
 
 
 def make_plan(base: ContentList, changed: Ranges, size: int, chunk_size: int) -> Plan:
@@ -62,29 +88,36 @@ def make_plan(base: ContentList, changed: Ranges, size: int, chunk_size: int) ->
     The base's boundaries stay. T1's size wins: a chunk across its end is cut; what lies beyond the base is
     new and cut at `chunk_size`; a base that ended in a short chunk grows on from that chunk's beginning.
     """
-    content, dirty = ContentList(), array("I")
-    ranges = iter(changed.ranges)
-    begin, stop = _bounds(next(ranges, None))
-    offset = 0
-    for slot, offset_in_base, base_length in base.extents():
-        offset, length = offset_in_base, base_length
-        if slot == len(base) - 1 and length < chunk_size:
-            length = min(chunk_size, max(length, size - offset))
-        length = min(length, size - offset)
-        if length <= 0:
-            break
-        while stop <= offset:
-            begin, stop = _bounds(next(ranges, None))
-        if length != base_length or begin < offset + length:
-            dirty.append(slot)
-        content.append(base.id(slot), length)
-        offset += length
-    while offset < size:
-        length = min(chunk_size - offset % chunk_size, size - offset)
-        dirty.append(len(content))
-        content.append(bytes(32), length)
-        offset += length
-    return Plan(content, dirty)
+    content, kept = _lay_out(base, size, chunk_size)
+    offsets = content.offsets()
+    dirty, end = array("I"), 0
+    for offset, length in changed.ranges:
+        begin = max(end, bisect_right(offsets, offset) - 1)
+        end = max(end, min(kept, bisect_left(offsets, offset + length)))
+        dirty.extend(range(begin, end))
+    dirty.extend(range(kept, len(content)))
+    return Plan(content, offsets, dirty)
+
+
+def _lay_out(base: ContentList, size: int, chunk_size: int) -> tuple[ContentList, int]:
+    """Give T1's chunks, and how many of them stand as in the base; the ids of the others are not known."""
+    offsets = base.offsets()
+    kept = bisect_right(offsets, size) - 1
+    if kept and kept == len(base) and size > offsets[kept] and base.lengths[-1] < chunk_size:
+        kept -= 1
+    content = ContentList(base.ids[: 32 * kept], base.lengths[:kept])
+    at = offsets[kept]
+    if kept < len(base) and at < size:
+        longest = max(base.lengths[kept], chunk_size if kept == len(base) - 1 else 0)
+        content.extend(min(longest, size - at))
+        at += content.lengths[-1]
+    if at % chunk_size and at < size:
+        content.extend(min(chunk_size - at % chunk_size, size - at))
+        at += content.lengths[-1]
+    content.extend(chunk_size, (size - at) // chunk_size)
+    if rest := (size - at) % chunk_size:
+        content.extend(rest)
+    return content, kept
 
 
 def retime(
@@ -109,55 +142,18 @@ def retime(
         if result.sample_contradicts:
             plan = make_plan(base, Ranges.everything(source.size), source.size, chunk_size)
             result.content = plan.content
-    progress.begin(source.size, source.size - sum(plan.content.lengths[slot] for slot in plan.dirty))
-    zeros = _Zeros()
-    guard = threading.Lock()
+    lengths = plan.content.lengths
+    progress.begin(source.size, source.size - sum(map(lengths.__getitem__, plan.dirty)))
+    settle = _Settle(plan.content, writer, progress, result)
 
     def handle(extent: Extent, view: memoryview | None, read: int) -> None:
-        if view is None or zeros.covers(view):
-            data: Bytes = zeros.content(extent.length)
-            blob_id = zeros.id(extent.length)
+        if view is None or settle.zeros.covers(view):
+            settle.holes(extent.slot, extent.slot + 1, read)
         else:
-            data, blob_id = view, hash_id(view)
-        if extent.slot >= len(base) or base.lengths[extent.slot] != extent.length:
-            differs = True
-        else:
-            differs = base.id(extent.slot) != blob_id
-        if differs:
-            writer.store(BlobType.DATA, data, blob_id)
-            plan.content.set_id(extent.slot, blob_id)
-        with guard:
-            result.bytes_read += read
-            if differs:
-                result.bytes_changed += extent.length
-                result.chunks_changed += 1
-        progress.add(done=extent.length, read=read, added=writer.bytes_added)
+            settle.data(extent.slot, view, read)
 
-    read_extents(source, plan.extents(), max(plan.content.lengths, default=0), handle)
+    read_extents(source, _past_holes(plan, source, settle.holes), max(lengths, default=0), handle)
     return result
-
-
-def _bounds(entry: tuple[int, int] | None) -> tuple[int, int]:
-    # Past the last range comes one that nothing reaches.
-    return (entry[0], entry[0] + entry[1]) if entry else (1 << 63, 1 << 63)
-
-
-def _take_sample(plan: Plan, source: Source, sample: random.Random, result: Retimed) -> None:
-    """Read some chunks that should not have changed, half of them from the start, where superblocks are."""
-    dirty = set(plan.dirty)
-    clean = array("I", (slot for slot in range(len(plan.content)) if slot not in dirty))
-    count = min(len(clean), max(SAMPLE_LEAST, len(clean) * SAMPLE_PER_MILLE // 1000))
-    first = list(clean[: count // 2])
-    chosen = set(first + sample.sample(clean[count // 2 :], count - len(first)))
-    for slot, offset, length in plan.content.extents():
-        if slot not in chosen:
-            continue
-        view = memoryview(bytearray(length))
-        result.bytes_read += source.read_into(offset, view)
-        result.chunks_sampled += 1
-        if hash_id(view) != plan.content.id(slot):
-            result.sample_contradicts = True
-            return
 
 
 class _Zeros:
@@ -182,3 +178,79 @@ class _Zeros:
             zeros = bytes(length)
             self._known[length] = (zeros, hash_id(zeros))
         return self._known[length]
+
+
+@dataclass
+class _Settle:
+    """Puts what was found in a chunk into the content list, and what is new into the repository."""
+
+    content: ContentList
+    writer: BlobWriter
+    progress: Progress
+    result: Retimed
+    zeros: _Zeros = field(default_factory=_Zeros)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def data(self, slot: int, view: memoryview, read: int) -> None:
+        """Settle a chunk by its bytes."""
+        blob_id = hash_id(view)
+        differs = self.content.id(slot) != blob_id
+        if differs:
+            self.writer.store(BlobType.DATA, view, blob_id)
+            self.content.set_id(slot, blob_id)
+        self._count(self.content.lengths[slot], 1, int(differs), read)
+
+    def holes(self, first: int, stop: int, read: int = 0) -> None:
+        """Settle chunks that are zero."""
+        for length, group in groupby(range(first, stop), key=self.content.lengths.__getitem__):
+            slots = list(group)
+            ids = slice(32 * slots[0], 32 * slots[-1] + 32)
+            before, zero_id = self.content.ids[ids], self.zeros.id(length)
+            differing = 0
+            if before != zero_id * len(slots):
+                differing = sum(before[at : at + 32] != zero_id for at in range(0, len(before), 32))
+                self.writer.store(BlobType.DATA, self.zeros.content(length), zero_id)
+                self.content.ids[ids] = zero_id * len(slots)
+            self._count(length, len(slots), differing, read)
+
+    def _count(self, length: int, chunks: int, differing: int, read: int) -> None:
+        with self.guard:
+            self.result.bytes_read += read
+            self.result.bytes_changed += length * differing
+            self.result.chunks_changed += differing
+        self.progress.add(done=length * chunks, read=read, added=self.writer.bytes_added)
+
+
+def _past_holes(plan: Plan, source: Source, settle_holes: Callable[[int, int], None]) -> Iterator[Extent]:
+    """Give the chunks to read where there may be data; stretches of whole chunks without are settled here."""
+    at, dirty = 0, plan.dirty
+    while at < len(dirty):
+        slot = dirty[at]
+        data = source.data_from(plan.offsets[slot])
+        clear = bisect_right(plan.offsets, data, lo=slot) - 1  # the first chunk that does not end before
+        if clear <= slot:
+            yield plan.extent(slot)
+            at += 1
+            continue
+        # A stretch is settled a piece at a time, to bound the memory and to show progress.
+        after = bisect_left(dirty, clear, lo=at, hi=min(len(dirty), at + _HOLES_AT_A_TIME))
+        for first, stop in plan.runs(at, after):
+            settle_holes(first, stop)
+        at = after
+
+
+def _take_sample(plan: Plan, source: Source, sample: random.Random, result: Retimed) -> None:
+    """Read some chunks that should not have changed, half of them from the start, where superblocks are."""
+    count = min(plan.clean, max(SAMPLE_LEAST, plan.clean * SAMPLE_PER_MILLE // 1000))
+    first = count // 2
+    numbers = [*range(first), *sorted(sample.sample(range(first, plan.clean), count - first))]
+    zeros = _Zeros()
+    for extent in (plan.extent(plan.clean_slot(number)) for number in numbers):
+        view = memoryview(bytearray(extent.length))
+        read = source.read_into(extent.offset, view)
+        result.bytes_read += read
+        result.chunks_sampled += 1
+        blob_id = hash_id(view) if read else zeros.id(extent.length)
+        if blob_id != plan.content.id(extent.slot):
+            result.sample_contradicts = True
+            return

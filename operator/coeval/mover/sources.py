@@ -24,6 +24,9 @@ class Source(Protocol):
         0 means a hole: all zero, and `view` is left as it was. Raises SourceUnreadable, SourceSizeMismatch.
         """
 
+    def data_from(self, offset: int) -> int:
+        """Give the first offset from `offset` on where there may be data; the size if there is none."""
+
     def close(self) -> None:
         """Let go of the source."""
 
@@ -65,6 +68,10 @@ class FileSource:
                 read += stop - begin
             at = stop
         return read
+
+    def data_from(self, offset: int) -> int:
+        """See Source."""
+        return self._next_data(offset)[0]
 
     def close(self) -> None:
         """See Source."""
@@ -130,6 +137,10 @@ class DeviceSource:
             self._direct = False
         _read_exactly(self._file, self._path, offset, view)
         return len(view)
+
+    def data_from(self, offset: int) -> int:
+        """See Source. A device does not tell."""
+        return offset
 
     def close(self) -> None:
         """See Source."""

@@ -148,6 +148,7 @@ def _move(
             chunk_size=job.chunk_size,
             sample=random.SystemRandom() if changes and changes.source is not SourceName.COMPARE else None,
         )
+        del content  # two lists of a volume of many TiB, and the tree beside them, are too much
         tree = store_volume(writer, job.name, done.content, job.moment, extents)
         writer.flush()
         added = writer.bytes_added

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from coeval.repository.crypto import OVERHEAD
 from coeval.repository.documents import MALFORMED, identity, parse_document
 from coeval.repository.pack import BlobType, Place
 
@@ -19,6 +20,8 @@ FILE_BLOBS = 50_000
 """Blobs an index file lists before the next is begun, as restic does: about 8 MB of JSON."""
 
 _RECORD = struct.Struct("<32sIIII")
+_RECORD_SIZE = _RECORD.size
+_KINDS = {kind.name.lower(): kind for kind in BlobType}
 _U32 = 1 << 32
 _START_SLOTS = 1 << 10
 
@@ -51,6 +54,18 @@ class _Table:
         self.records += record
         self.count += 1
         _place(self._slots, blob_id, self.count)
+
+    def first(self, blob_id: bytes) -> int | None:
+        """Offset of a record with this id. Asked for every chunk of a volume: a loop of its own."""
+        slots, records = self._slots, self.records
+        mask = len(slots) - 1
+        slot = int.from_bytes(blob_id[:8], "little") & mask
+        while number := slots[slot]:
+            at = (number - 1) * _RECORD_SIZE
+            if records[at : at + 32] == blob_id:
+                return at
+            slot = (slot + 1) & mask
+        return None
 
     def find(self, blob_id: bytes) -> Iterator[int]:
         """Offsets of the records with this id; several where movers stored one blob at the same time."""
@@ -96,17 +111,28 @@ class Index:
         table = self._tables[entry.type]
         for blob_id, offset, length, raw_length in entry.blobs:
             # Two index files may list the same pack, after an interrupted prune for one.
-            if Place(entry.pack, offset, length, raw_length) not in self.find(entry.type, blob_id):
+            if table.first(blob_id) is None or (
+                Place(entry.pack, offset, length, raw_length) not in self.find(entry.type, blob_id)
+            ):
                 table.add(blob_id, number, offset, length, raw_length)
 
     def has(self, kind: BlobType, blob_id: bytes) -> bool:
         """Tell whether a blob is stored."""
-        return next(self._tables[kind].find(blob_id), None) is not None
+        return self._tables[kind].first(blob_id) is not None
 
     def number(self, kind: BlobType, blob_id: bytes) -> int | None:
         """Give a blob's number, dense from 0 within its type: what a bitmap of blobs is indexed by."""
-        at = next(self._tables[kind].find(blob_id), None)
-        return None if at is None else at // _RECORD.size
+        at = self._tables[kind].first(blob_id)
+        return None if at is None else at // _RECORD_SIZE
+
+    def length(self, kind: BlobType, blob_id: bytes) -> int | None:
+        """Give a blob's length in bytes, once opened; None if it is not stored."""
+        table = self._tables[kind]
+        at = table.first(blob_id)
+        if at is None:
+            return None
+        _, _, _, length, raw_length = _RECORD.unpack_from(table.records, at)
+        return int(raw_length or length - OVERHEAD)
 
     def find(self, kind: BlobType, blob_id: bytes) -> list[Place]:
         """Give every place of a blob."""
@@ -157,9 +183,11 @@ def _pack_entries(doc: dict[str, Any]) -> Iterator[PackEntry]:
     # Old writers mixed both types in one pack.
     blobs: dict[BlobType, list[tuple[bytes, int, int, int]]] = {}
     for blob in doc["blobs"]:
-        sizes = (int(blob["offset"]), int(blob["length"]), int(blob.get("uncompressed_length", 0)))
-        if not all(0 <= size < _U32 for size in sizes):
-            raise ValueError(f"impossible sizes {sizes} in pack {pack.hex()}")
-        blobs.setdefault(BlobType[blob["type"].upper()], []).append((identity(blob["id"]), *sizes))
+        offset, length = int(blob["offset"]), int(blob["length"])
+        raw_length = int(blob.get("uncompressed_length", 0))
+        if not 0 <= offset < _U32 or not 0 <= length < _U32 or not 0 <= raw_length < _U32:
+            raise ValueError(f"impossible sizes {(offset, length, raw_length)} in pack {pack.hex()}")
+        record = (identity(blob["id"]), offset, length, raw_length)
+        blobs.setdefault(_KINDS[blob["type"]], []).append(record)
     for kind, listed in blobs.items():
         yield PackEntry(pack, kind, listed)

@@ -157,6 +157,23 @@ class Repository:
                 failure = error
         raise failure or self.missing(kind, blob_id)
 
+    def load_near(self, kind: BlobType, blobs: list[tuple[bytes, Place]]) -> Iterator[bytes]:
+        """Read blobs that lie near each other in one pack by one request, and prove that they are those.
+
+        Where one does not come out, all is tried that `load_blob` tries. Raises RepositoryDamaged.
+        """
+        begin = min(place.offset for _, place in blobs)
+        end = max(place.offset + place.length for _, place in blobs)
+        near = memoryview(b"")
+        with suppress(RepositoryDamaged):
+            near = memoryview(self.store.load_range(Kind.PACK, blobs[0][1].pack.hex(), begin, end - begin))
+        for blob_id, place in blobs:
+            sealed = near[place.offset - begin : place.offset - begin + place.length]
+            try:
+                yield open_blob(self.key, blob_id, sealed, place.raw_length)
+            except Damaged:
+                yield self.load_blob(kind, blob_id)
+
     def check_pack(self, pack: bytes, wanted: list[tuple[BlobType, bytes]]) -> None:
         """Read a whole pack, prove that its file is unchanged and that the wanted blobs come out of it.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,10 @@ DIR_MODE = 0x80000000 | 0o755  # Go's os.ModeDir
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _CONTENT = b'"content":['
-_IDS = re.compile(rb'"[0-9a-f]{64}"(,"[0-9a-f]{64}")*')
+_IDS = re.compile(rb'"[0-9a-f]{64}"(?:,"[0-9a-f]{64}")*')
+_QUOTED = 67
+"""Bytes of an id in a list: digits, quotes and a comma."""
+_PIECE = 32 << 12
 _GO_ESCAPE = re.compile(r"\\(?:([abfnrtv\\\"'])|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 _GO_CHARACTERS = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
 
@@ -38,7 +41,7 @@ class Node:
     name: str
     type: str
     size: int = 0
-    content: bytes = b""
+    content: bytes | bytearray = b""
     subtree: bytes | None = None
 
 
@@ -47,10 +50,16 @@ def safe_name(name: str) -> bool:
     return _SAFE_NAME.fullmatch(name) is not None
 
 
-def encode_tree(nodes: Iterable[Node], time: datetime) -> bytes:
+def encode_tree(nodes: Iterable[Node], time: datetime) -> bytearray:
     """Write a folder with safe names; every node bears the same time. Raises ValueError on other names."""
     ordered = sorted(nodes, key=lambda node: node.name.encode())
-    return b'{"nodes":[' + b",".join(_encode_node(node, go_time(time)) for node in ordered) + b"]}\n"
+    out = bytearray(b'{"nodes":[')
+    for number, node in enumerate(ordered):
+        out += b"," if number else b""
+        for part in _encode_node(node, go_time(time)):
+            out += part
+    out += b"]}\n"
+    return out
 
 
 def decode_tree(text: bytes) -> list[Node]:
@@ -68,7 +77,8 @@ def go_time(time: datetime) -> str:
     return f"{text}Z"
 
 
-def _encode_node(node: Node, time: str) -> bytes:
+def _encode_node(node: Node, time: str) -> Iterator[bytes]:
+    """Write a node, in parts: one list of ids may have hundreds of MiB."""
     if not safe_name(node.name):
         raise ValueError(f"{node.name!r} is not a safe name")
     folder = node.type == "dir"
@@ -78,34 +88,52 @@ def _encode_node(node: Node, time: str) -> bytes:
         doc["size"] = node.size
     head = json.dumps(doc, separators=(",", ":"))[:-1].encode()
     if node.subtree is not None:
-        return head + b',"content":null,"subtree":"' + node.subtree.hex().encode() + b'"}'
-    digits = node.content.hex()
-    ids = '","'.join(digits[at : at + 64] for at in range(0, len(digits), 64))
-    return head + b"," + _CONTENT + (f'"{ids}"' if ids else "").encode() + b"]}"
+        yield head + b',"content":null,"subtree":"' + node.subtree.hex().encode() + b'"}'
+        return
+    yield head + b"," + _CONTENT
+    for at in range(0, len(node.content), _PIECE):
+        digits = node.content[at : at + _PIECE].hex(",", 32).replace(",", '","')
+        yield f'{"," if at else ""}"{digits}"'.encode()
+    yield b"]}"
 
 
-def _cut_contents(text: bytes) -> tuple[bytes, list[bytes]]:
+def _cut_contents(text: bytes) -> tuple[bytes, list[bytearray]]:
     """Replace each list of ids by the number of its bytes in `contents`. A quote inside a name is escaped,
     so that the key cannot be mistaken for part of a string."""
     pieces: list[bytes] = []
-    contents: list[bytes] = []
+    contents: list[bytearray] = []
     start = 0
     while (at := text.find(_CONTENT, start)) >= 0:
         begin = at + len(_CONTENT)
-        ids = _IDS.match(text, begin)
-        if ids is None or text[ids.end() : ids.end() + 1] != b"]":
+        end = text.find(b"]", begin)
+        ids = _read_ids(text, begin, end)
+        if ids is None:
             pieces.append(text[start:begin])
             start = begin
             continue
-        digits = text[begin + 1 : ids.end() - 1].replace(b'","', b"")
         pieces.append(text[start : begin - 1] + str(len(contents)).encode())
-        contents.append(bytes.fromhex(digits.decode()))
-        start = ids.end() + 1
+        contents.append(ids)
+        start = end + 1
     return b"".join(pieces) + text[start:], contents
 
 
-def _decode_node(doc: dict[str, Any], contents: list[bytes]) -> Node:
+def _read_ids(text: bytes, begin: int, end: int) -> bytearray | None:
+    """Read a list of ids between its brackets, a piece at a time; None unless it is exactly that."""
+    if text[end - 1 : end] != b'"':
+        return None
+    ids = bytearray()
+    width = _PIECE // 32 * _QUOTED
+    for at in range(begin, end, width):
+        stop = min(at + width, end + 1)  # with the comma or the bracket behind the last
+        if _IDS.fullmatch(text, at, stop - 1) is None or (stop <= end and text[stop - 1] != ord(",")):
+            return None
+        ids += bytes.fromhex(text[at + 1 : stop - 2].replace(b'","', b"").decode())
+    return ids or None
+
+
+def _decode_node(doc: dict[str, Any], contents: list[bytearray]) -> Node:
     content = doc.get("content")
+    ids: bytes | bytearray
     if isinstance(content, int) and content >= 0:
         ids = contents[content]
     else:

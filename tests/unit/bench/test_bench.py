@@ -24,7 +24,7 @@ def test_every_case_runs_and_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Rustic, "version", nowhere)
     tools = (OURS, Restic.name, Rustic.name)
     settings = Settings({"vm": 8 * MIB}, rounds=1, caches="warm", tools=tools, folder=tmp_path)
-    doc = json.loads(json.dumps(compare(settings, lambda text: None)))
+    [doc] = [json.loads(json.dumps(each)) for each in compare(settings, lambda text: None)]
 
     seen = {(record["case"], record["tool"]): record for record in doc["records"]}
     both = {FULL, UNCHANGED, CHANGED, RESTORE}

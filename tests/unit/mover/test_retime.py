@@ -44,6 +44,10 @@ class BytesSource:
         view[:] = part
         return len(part)
 
+    def data_from(self, offset: int) -> int:
+        rest = self.data[offset:]
+        return offset + len(rest) - len(rest.lstrip(b"\0"))
+
     def close(self) -> None: ...
 
 

@@ -85,6 +85,17 @@ def test_a_config_of_another_version_is_refused() -> None:
         )
 
 
+def test_what_does_not_shrink_is_stored_as_it_is() -> None:
+    noise = b"".join(sha256(number.to_bytes(4)).digest() for number in range(1 << 15))
+    assert compress_blob(noise) is None
+    for at in (0, len(noise) // 16 * 15):
+        mixed = bytearray(noise)
+        mixed[at : at + 40960] = bytes(40960)
+        packed = compress_blob(mixed)
+        assert packed is not None and decompress_blob(packed, len(mixed)) == mixed
+    assert compress_blob(noise[:100]) is None and compress_blob(bytes(100)) is not None
+
+
 def test_trees_are_written_byte_for_byte_as_restic_does() -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, 120000, tzinfo=UTC)
     file = Node("disk.img", "file", size=3, content=bytes(32) + b"\xff" * 32)
@@ -98,10 +109,25 @@ def test_trees_are_written_byte_for_byte_as_restic_does() -> None:
         + owner
         + f',"size":3,"content":["{"00" * 32}","{"ff" * 32}"]}}]}}\n'
     )
-    assert decode_tree(encode_tree([file, folder], moment)) == [folder, file]
+    assert decode_tree(bytes(encode_tree([file, folder], moment))) == [folder, file]
     empty = Node("empty", "file")
     assert b'"content":[]' in encode_tree([empty], moment)
-    assert decode_tree(encode_tree([empty], moment)) == [empty]
+    assert decode_tree(bytes(encode_tree([empty], moment))) == [empty]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4095, 4096, 4097, 8192, 8193])
+def test_a_long_list_of_ids_is_the_same_in_pieces(count: int) -> None:
+    ids = b"".join(sha256(number.to_bytes(4)).digest() for number in range(count))
+    nodes = [Node("a", "file", size=1, content=ids), Node("b", "file", size=1, content=ids[:32])]
+    text = bytes(encode_tree(nodes, datetime.now(UTC)))
+    listed = [node["content"] for node in json.loads(text)["nodes"]]
+    assert listed == [[ids[at : at + 32].hex() for at in range(0, len(ids), 32)], [ids[:32].hex()]]
+    assert decode_tree(text) == nodes
+    assert decode_tree(text.replace(b'":[', b'": [')) == nodes, "as another writer may put it"
+    first = text.index(b'"content":[') + len(b'"content":[')
+    for at in (first + 7, first + 65, first + 67 * (count - 1) + 3, first + 67 * count - 1):
+        with pytest.raises(MalformedTree):
+            decode_tree(text[:at] + b"," + text[at:])
 
 
 def test_a_name_that_looks_like_a_content_list_is_a_name() -> None:

@@ -221,3 +221,27 @@ def test_snapshot_ids_may_be_shortened_unless_ambiguous(repository: Repository) 
         repository.snapshot("ab")
     with pytest.raises(SnapshotNotFound):
         repository.snapshot("")
+
+
+def test_neighbours_are_read_by_one_request(repository: Repository, store: MemoryStore) -> None:
+    texts = [bytes([number]) * 1000 + os.urandom(500) for number in range(5)]
+    with repository.lock() as lock, BlobWriter(repository, lock) as writer:
+        ids = [writer.store(BlobType.DATA, text) for text in texts]
+        writer.flush()
+    fresh = Repository.open(store, PASSWORD)
+    wanted = [(blob_id, fresh.index.find(BlobType.DATA, blob_id)[0]) for blob_id in ids]
+    reads: list[str] = []
+    store.before = lambda verb, kind, name: reads.append(name) if kind is Kind.PACK else None
+    assert list(fresh.load_near(BlobType.DATA, wanted[::-1])) == texts[::-1]
+    assert len(reads) == 1
+
+    pack = (Kind.PACK, reads[0])
+    content = bytearray(store.objects[pack])
+    content[wanted[2][1].offset + 20] ^= 1
+    store.objects[pack] = bytes(content)
+    assert list(fresh.load_near(BlobType.DATA, wanted[:2])) == texts[:2], "its neighbours are sound"
+    with pytest.raises(RepositoryDamaged, match=ids[2].hex()):
+        list(fresh.load_near(BlobType.DATA, wanted))
+    del store.objects[pack]
+    with pytest.raises(RepositoryDamaged, match=reads[0]):
+        list(fresh.load_near(BlobType.DATA, wanted))
