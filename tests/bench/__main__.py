@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.bench.compare import Settings, compare
 from tests.bench.images import KINDS, MIB
@@ -27,15 +28,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for images and repositories; default: a temporary one")
     parser.add_argument("--json", type=Path, help="keep the run there")
     parser.add_argument("--from", dest="run", type=Path, help="report a kept run instead of running")
+    parser.add_argument("--note", default="", help="what a reader of the page should know of this run")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and its picture")
     chosen = parser.parse_args()
     doc = json.loads(chosen.run.read_text()) if chosen.run else _run(chosen, parser)
+    doc["note"] = chosen.note or doc.get("note", "")
     print(table(doc))
     if chosen.docs:
         write_docs(doc, DOCS)
 
 
-def _run(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, object]:
+def _run(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
     sizes = {kind: int(mib) * MIB for kind, mib in (part.split("=") for part in chosen.sizes.split(","))}
     tools = tuple(chosen.tools.split(","))
     if set(sizes) - set(KINDS) or set(tools) - set(TOOLS) or OURS not in tools:

@@ -133,7 +133,7 @@ def _about(doc: Doc) -> str:
     }[doc["caches"]]
     return _ABOUT.format(
         cores=doc["cores"], rounds=doc["rounds"], cache=cache, sizes=sizes, versions=versions
-    ).strip()
+    ).strip() + (f"\n\n**{doc['note']}**" if doc.get("note") else "")
 
 
 def _row(found: Medians, volume: str, case: str, tool: str) -> list[str]:

@@ -358,5 +358,8 @@ def _rustic_binary() -> Path:
     root = cache() / "rustic" / RUSTIC_VERSION
     binary = root / "bin/rustic"
     if not binary.exists():
-        raise Missing(f"not built: cargo install --locked --root {root} rustic-rs@{RUSTIC_VERSION}")
+        raise Missing(
+            "not built: cargo install --locked --no-default-features "
+            f"--root {root} rustic-rs@{RUSTIC_VERSION}"
+        )
     return binary

@@ -20,7 +20,7 @@ from coeval.repository.repository import Repository
 from coeval.repository.store import Kind
 
 UPLOADS = 2
-"""Packs being written at a time. With those being filled, at most UPLOADS + 3 packs are in memory."""
+"""Packs being written at a time. One more may be full; then whoever has another blob to store waits."""
 INDEX_SECONDS = 60.0
 """An index file is written at least this often: a command that is run again after a crash finds what the
 first one stored, instead of storing it once more. An hour's copy leaves sixty small files."""
@@ -40,7 +40,8 @@ class BlobWriter:
         self._unlisted: list[PackEntry] = []
         self._listed_at = time.monotonic()
         self._uploads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="pack")
-        self._slots = threading.BoundedSemaphore(UPLOADS + 1)
+        self._room = threading.Condition(self._guard)
+        self._waiting = 0
         self._failure: BaseException | None = None
         self.bytes_added = 0
         """Bytes of new blobs as stored, without headers and index."""
@@ -61,6 +62,9 @@ class BlobWriter:
         """Store a blob unless it is known; give its id. Blocks while too many packs wait to be written."""
         blob_id = blob_id or hash_id(plaintext)
         if self.claim(kind, blob_id):
+            with self._room:  # before the blob is sealed: what waits must not take memory, too
+                self._room.wait_for(lambda: self._waiting <= UPLOADS or self._failure is not None)
+                self._raise_failure()
             self._put(kind, seal_blob(self._repository.key, blob_id, plaintext))
         return blob_id
 
@@ -98,7 +102,8 @@ class BlobWriter:
         self._send(pack)
 
     def _send(self, pack: Pack) -> None:
-        self._slots.acquire()
+        with self._guard:
+            self._waiting += 1
         self._uploads.submit(self._upload, pack)
 
     def _upload(self, pack: Pack) -> None:
@@ -108,7 +113,9 @@ class BlobWriter:
         except BaseException as error:  # handed to the thread that stores next
             self._failure = error
         finally:
-            self._slots.release()
+            with self._room:
+                self._waiting -= 1
+                self._room.notify_all()
 
     def _save(self, pack: Pack) -> None:
         self._lock.check()
