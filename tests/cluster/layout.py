@@ -30,8 +30,6 @@ class Driver:
     short: str
     metadata_port: int
     """Of its csi-snapshot-metadata sidecar, on the node's address."""
-    changed_blocks: bool = False
-    """Whether the driver serves SnapshotMetadata; that sidecar ends at once where it does not."""
 
     @property
     def name(self) -> str:

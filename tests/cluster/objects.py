@@ -25,7 +25,7 @@ def apply(cluster: Cluster) -> None:
     kubectl(cluster, "apply", "--server-side", "-f", str(crds))
     kubectl(cluster, "wait", "--for=condition=Established", WAIT, "-f", str(crds))
     manifest = [each for driver in DRIVERS for each in driver_objects(driver)]
-    manifest += [metadata_service(cluster, driver) for driver in DRIVERS if driver.changed_blocks]
+    manifest += [metadata_service(cluster, driver) for driver in DRIVERS]
     kubectl(cluster, "apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifest))
 
 

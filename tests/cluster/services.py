@@ -230,9 +230,8 @@ def driver_and_sidecars(cluster: Cluster, driver: Driver) -> list[Service]:
         "csi-provisioner": provisioner,
         "csi-resizer": ("--timeout=60s", *retries),
         "csi-snapshotter": ("--timeout=60s", groups, *retries),
+        "csi-snapshot-metadata": metadata,
     }
-    if driver.changed_blocks:
-        arguments["csi-snapshot-metadata"] = metadata
     sidecars = [
         Service(f"{name}-{driver.short}", (f"{cluster.bin}/{name}", *common, *more), after=(serving.name,))
         for name, more in arguments.items()

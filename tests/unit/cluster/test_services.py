@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -56,14 +55,6 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
 def test_drivers_do_not_share_ports_or_sockets() -> None:
     assert len({driver.socket for driver in DRIVERS}) == len(DRIVERS)
     assert len({driver.metadata_port for driver in DRIVERS}) == len(DRIVERS)
-
-
-def test_the_changed_block_sidecar_comes_with_its_driver() -> None:
-    plain = DRIVERS[0]
-    tracking = dataclasses.replace(plain, changed_blocks=True)
-    added = {each.name for each in services.driver_and_sidecars(Cluster("a"), tracking)}
-    added -= {each.name for each in services.driver_and_sidecars(Cluster("a"), plain)}
-    assert added == {f"csi-snapshot-metadata-{plain.short}"}
 
 
 def test_classes_name_their_driver() -> None:
