@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +27,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a run took. Bytes, seconds; `bytes_read` is by system calls, whether the cache had them or not.
-
-    `peak_rss` cannot be less than that of the process that starts the program: about 30 MiB here.
-    """
+    """What a run took. Bytes, seconds; `bytes_read` is by system calls, whether the cache had them or not."""
 
     seconds: float
     cpu_seconds: float
@@ -37,32 +35,44 @@ class Usage:
     bytes_read: int
 
 
+_LAUNCHER = """
+import json, os, sys, time
+begun = time.monotonic()
+pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # not yet reaped: its counters can still be read
+seconds = time.monotonic() - begun
+read = int(open(f"/proc/{pid}/io").read().split()[1])
+_, status, used = os.wait4(pid, 0)
+with open(sys.argv[1], "w") as file:
+    json.dump([seconds, used.ru_utime + used.ru_stime, used.ru_maxrss << 10, read], file)
+sys.exit(os.waitstatus_to_exitcode(status) & 0xFF)
+"""
+# The kernel counts the memory of whoever starts a program into that program's peak: a small one starts it.
+
+
 def run(command: Command) -> tuple[Usage, bytes]:
     """Run a program to its end; give what it took, and its stdout. Raises ProgramFailed."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        begun = time.monotonic()
-        process = subprocess.Popen(
-            [str(word) for word in command.words],
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        tempfile.NamedTemporaryFile() as used,
+    ):
+        words = [str(word) for word in command.words]
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _LAUNCHER, used.name, *words],
             env=os.environ | dict(command.environment),
             cwd=command.cwd,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
+            check=False,
         )
-        # Not yet reaped, so that its counters can still be read.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        seconds = time.monotonic() - begun
-        counters = Path(f"/proc/{process.pid}/io").read_text().split()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
-        if process.returncode:
-            words = " ".join(str(word) for word in command.words)
+        if done.returncode:
             said = (err.read() + out.read()).decode(errors="replace")[-2000:]
-            raise ProgramFailed(f"{words} ended with {process.returncode}:\n{said}")
-        cpu = usage.ru_utime + usage.ru_stime
-        return Usage(seconds, cpu, usage.ru_maxrss << 10, int(counters[1])), out.read()
+            raise ProgramFailed(f"{' '.join(words)} ended with {done.returncode}:\n{said}")
+        return Usage(*json.load(used)), out.read()
 
 
 def contents(folder: Path) -> tuple[int, int]:

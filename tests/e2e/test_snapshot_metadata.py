@@ -117,11 +117,11 @@ def volume(mover: Toolbox, verb: str, source: str, *more: str) -> Object:
     return result
 
 
-def asked(namespace: str, snapshot: str, *more: str, token: str = "token") -> list[str]:
+def asked(namespace: str, snapshot: str, *more: str, file: str = "token") -> list[str]:
     """The options that ask the driver."""
     return [
         *("--changed-from", "csi", "--metadata-address", f"{NODE_IP}:{DRIVER.metadata_port}"),
-        *("--metadata-ca", f"{SERVICE}/ca.crt", "--metadata-token-file", f"{SERVICE}/{token}"),
+        *("--metadata-ca", f"{SERVICE}/ca.crt", "--metadata-token-file", f"{SERVICE}/{file}"),
         *("--snapshot-namespace", namespace, "--snapshot-name", snapshot, *more),
     ]
 
@@ -175,6 +175,6 @@ def test_what_the_service_refuses_is_compared_and_told(
     assert restored(mover, done["snapshot"]) == mover.sha256("/claims/s1")
     mover("sh", "-c", "echo no.token.at.all > /tmp/token")
     known = ("--snapshot", copy["snapshot"], "--base-handle", handles["s1"])
-    done = volume(mover, "retime", "s1", *asked(namespace, "s2", *known, token="../tmp/token"))
+    done = volume(mover, "retime", "s1", *asked(namespace, "s2", *known, file="../tmp/token"))
     assert (done["change_source"], done["fallback"]["reason"]) == ("Compare", "AccessDenied")
     assert "no.token.at.all" not in str(done)
