@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
-demo: setup ## the main job on a fresh machine: cluster, VM, backup, verdict (about an hour cold, minutes when built)
+demo: setup ## the main job on a fresh machine: cluster, VM, backup, verdict (about half an hour cold, minutes when built)
 	$(BIN)/python -m tests.e2e.demo --cluster $(CLUSTER)
 
 bench: setup ## speed against restic, kopia, borg, rustic and plain copies; writes docs/benchmarks.md (minutes once built)
