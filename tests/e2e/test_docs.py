@@ -27,6 +27,7 @@ PAGES = (
     "when-it-fails",
     "security",
     "development",
+    "benchmarks",
 )
 # Needs no cluster, but an S3 server: tests/unit/repository/test_object_store.py runs it.
 RUN_ELSEWHERE = {"store-in-s3"}

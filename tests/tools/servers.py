@@ -118,6 +118,8 @@ def _moto_python() -> Path:
 
 @contextlib.contextmanager
 def _running(command: list[str], environment: dict[str, str], probe: list[str], log: Path) -> Iterator[None]:
+    # A run that is killed must not leave its servers behind.
+    command = ["setpriv", "--pdeathsig", "KILL", *command]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
     try:

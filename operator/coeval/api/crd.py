@@ -199,6 +199,7 @@ RESOURCES = (
             Column("Ready", _condition("Ready", "status")),
             Column("Reason", _condition("Ready", "reason")),
             Column("Volume", ".spec.location.volume.persistentVolumeClaim"),
+            Column("Bucket", ".spec.location.s3.bucket"),
             AGE,
             Column("Message", _condition("Ready", "message"), priority=1),
         ),

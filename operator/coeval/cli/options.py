@@ -43,7 +43,7 @@ Name = Annotated[str, typer.Option("--name", help="Name of the volume.")]
 SourcePath = Annotated[Path, typer.Option("--source", help="Image file or block device to read.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="The moment that the source shows (RFC 3339).")]
 Changed = Annotated[
-    Path | None, typer.Option("--changed", help='{"size": bytes, "ranges": [[offset, length], …]}')
+    Path | None, typer.Option("--changed", help="JSON file: size, and ranges as pairs of offset and length.")
 ]
 From = Annotated[
     ChangedFrom | None,

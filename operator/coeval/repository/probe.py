@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 
-from coeval.repository.errors import ConditionalWritesIgnored, StoreUnfit
+from coeval.repository.errors import ConditionalWritesIgnored, DataPlaneError, StoreUnfit
 from coeval.repository.store import Kind, Store
 
 
@@ -15,13 +16,18 @@ def prove(store: Store) -> None:
     Raises ConditionalWritesIgnored, StoreUnfit and what the store raises.
     """
     name, first, second = secrets.token_hex(32), os.urandom(64), os.urandom(64)
+    # Where this fails, asking for a removal fails as well, with other words. What is there all the same, a
+    # sweep removes.
+    created = store.create(Kind.PROBE, name, [first])
     try:
-        created = store.create(Kind.PROBE, name, [first])
         again = store.create(Kind.PROBE, name, [second])
         found = store.load(Kind.PROBE, name)
         listed = (name, len(first)) in store.entries(Kind.PROBE)
-    finally:
-        store.remove(Kind.PROBE, name)
+    except BaseException:
+        with suppress(DataPlaneError):
+            store.remove(Kind.PROBE, name)
+        raise
+    store.remove(Kind.PROBE, name)
     if again or found == second:
         raise ConditionalWritesIgnored(
             "the store writes over an object although told to write only if there is none (If-None-Match): "

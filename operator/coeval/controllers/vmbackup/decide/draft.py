@@ -123,6 +123,8 @@ class Draft:
 
     def cancel(self, reason: str, message: str) -> None:
         """The user wants it no more."""
+        if self.status.outcome is None:
+            self.note("Normal", reason, message)
         self._end(Result.CANCELLED, reason, message)
 
     def _end(self, result: Result, reason: str, message: str) -> None:
