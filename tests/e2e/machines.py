@@ -7,7 +7,10 @@ from tests.e2e.harness import CommandFailed, Kubectl, Object, condition, until
 
 
 def namespace(kubectl: Kubectl, name: str) -> str:
-    """Made where it is not there; its pods can start."""
+    """Made where it is not there; its pods can start. One that an earlier run left to its end ends first."""
+    found = kubectl.get("namespace", name)
+    if found is not None and "deletionTimestamp" in found["metadata"]:
+        kubectl.delete("namespace", name)
     kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     kubectl("wait", "--for=create", "--timeout=30s", "-n", name, "serviceaccount/default")
     return name
