@@ -20,8 +20,8 @@ pytestmark = pytest.mark.kubevirt
 OVERLAY = ("manifests/overlays/default", "manifests/overlays/test")
 PAGES = (
     "install",
-    "back-up-a-vm",
     "restore-by-hand",
+    "back-up-a-vm",  # its last command deletes the backup that others read
     "consistency",
     "changed-blocks",
     "when-it-fails",

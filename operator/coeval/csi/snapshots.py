@@ -26,7 +26,7 @@ def snapshot(obj: Object) -> Snapshot:
         # Some drivers report none, or zero.
         restore_size=int(parse_quantity(size)) or None if size else None,
         error=(status.get("error") or {}).get("message"),
-        deleted_at=time_of(meta["deletionTimestamp"]) if "deletionTimestamp" in meta else None,
+        deleted_at=_deleted_at(meta),
         finalizers=tuple(meta.get("finalizers") or ()),
     )
 
@@ -42,7 +42,7 @@ def content(obj: Object) -> Content:
         ref=(ref.get("namespace", ""), ref.get("name", ""), ref.get("uid", "")),
         handle=status.get("snapshotHandle"),
         driver=spec.get("driver", ""),
-        deleting="deletionTimestamp" in meta,
+        deleted_at=_deleted_at(meta),
         finalizers=tuple(meta.get("finalizers") or ()),
     )
 
@@ -68,6 +68,10 @@ def of_claim(metadata: Object, claim: str, class_name: str) -> Object:
             "source": {"persistentVolumeClaimName": claim},
         },
     }
+
+
+def _deleted_at(meta: Object) -> datetime | None:
+    return time_of(meta["deletionTimestamp"]) if "deletionTimestamp" in meta else None
 
 
 def time_of(text: Any) -> datetime:

@@ -59,8 +59,13 @@ class Content:
     ref: tuple[str, str, str] = ("", "", "")
     handle: str | None = None
     driver: str = ""
-    deleting: bool = False
+    deleted_at: datetime | None = None
     finalizers: tuple[str, ...] = ()
+
+    @property
+    def deleting(self) -> bool:
+        """Its removal was asked for."""
+        return self.deleted_at is not None
 
 
 def choose_class(classes: Iterable[SnapshotClass], driver: str) -> SnapshotClass | str:

@@ -13,7 +13,7 @@ from coeval.api.v1alpha1.vmbackup import (
     VMBackupStatus,
 )
 from coeval.controllers.vmbackup.decide import decide
-from coeval.controllers.vmbackup.decide.finish import AS_SOURCE
+from coeval.controllers.vmbackup.decide.finish import AS_SOURCE, BOUND_CONTENT
 from coeval.controllers.vmbackup.plan import (
     Delete,
     DropFinalizer,
@@ -92,6 +92,19 @@ def test_a_content_is_not_removed_within_moments_of_its_creation() -> None:
     fresh = {"twin_contents": {TWIN: Content(TWIN, "cu", at(59))}}
     assert decide(world(ending(), **fresh), at(60), SETTINGS).actions == ()
     assert kinds(decide(world(ending(), **fresh), at(70), SETTINGS)) == [Delete]
+
+
+def test_a_content_that_its_controller_forgot_is_let_go() -> None:
+    content = Content(TWIN, "cu", NOW, deleted_at=at(5), finalizers=(BOUND_CONTENT,))
+    forgotten = world(ending(), twin_contents={TWIN: content})
+    assert decide(forgotten, at(15), SETTINGS).actions == ()
+    plan = decide(forgotten, at(16), SETTINGS)
+    assert plan.actions == (DropFinalizer(Thing.CONTENT, TWIN, None, "cu", BOUND_CONTENT),)
+    still_there = twin(deleted_at=at(5))["twins"]
+    assert (
+        decide(world(ending(), twins=still_there, twin_contents={TWIN: content}), at(16), SETTINGS).actions
+        == ()
+    )
 
 
 def test_a_driver_that_does_not_finish_a_removal_does_not_hold_the_end_for_ever() -> None:

@@ -133,11 +133,11 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class DropFinalizer:
-    """Take a foreign finalizer off an object of our own (csi.md, the trap of a failed provisioning)."""
+    """Take a foreign finalizer off an object of our own, which whoever put it there has forgotten."""
 
     thing: Thing
     name: str
-    namespace: str
+    namespace: str | None
     uid: str
     finalizer: str
 

@@ -213,6 +213,9 @@ def _remove_twins(draft: Draft) -> bool:
         return True
     ripe = [c for c in world.twin_contents.values() if _settled(draft, c)]
     _remove(draft, Thing.CONTENT, ripe, None)
+    for content in world.twin_contents.values():
+        if BOUND_CONTENT in content.finalizers and _forgotten_by_its_controller(draft, content):
+            draft.act(DropFinalizer(Thing.CONTENT, content.name, None, content.uid, BOUND_CONTENT))
     return bool(world.twin_contents)
 
 
@@ -228,6 +231,14 @@ def _originals(draft: Draft) -> list[Snapshot]:
 
 def _let_go(draft: Draft, snapshot: Snapshot) -> bool:
     return snapshot.deleted_at is not None and draft.since(snapshot.deleted_at) > draft.settings.removal_grace
+
+
+def _forgotten_by_its_controller(draft: Draft, content: Content) -> bool:
+    """A twin that goes within a second of its binding: the snapshot controller looks again after 15 minutes.
+
+    The content is ours and retains, its VolumeSnapshot is gone by the live look that this plan rests on.
+    """
+    return content.deleted_at is not None and draft.since(content.deleted_at) > _SETTLED_AFTER
 
 
 def _settled(draft: Draft, content: Content) -> bool:
