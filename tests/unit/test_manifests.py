@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from coeval.controllers.places import NETWORK
+from coeval.domain.naming import MANAGED_BY
 from coeval.kube.kinds import JOB, POD, SECRET, VM_BACKUP, VOLUME_SNAPSHOT
 from coeval.kube.port import Forbidden
 from coeval.runtime.operator import AT_HOME, EVERYWHERE
-from coeval.runtime.owners import MANAGED_BY
 from coeval.runtime.settings import RuntimeSettings
 
 from tests.unit.fakeapi import Call, FakeApi

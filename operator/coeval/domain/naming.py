@@ -3,6 +3,9 @@
 import hashlib
 import re
 
+MANAGED_BY = ("app.kubernetes.io/managed-by", "coeval")
+"""The label of everything that we make."""
+
 _SLUG = re.compile(r"[^a-z0-9]+")
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,99}")
 

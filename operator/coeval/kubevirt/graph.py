@@ -14,7 +14,7 @@ _NOT_SOURCES = {"name"}
 
 def machine(vm: Object) -> Machine:
     """A VirtualMachine."""
-    spec = _at(vm, "spec", "template", "spec") or {}
+    spec = dig(vm, "spec", "template", "spec") or {}
     status = vm.get("status") or {}
     return Machine(
         uid=vm["metadata"]["uid"],
@@ -42,14 +42,14 @@ def instance(vmi: Object, migrations: Iterable[Object] = (), freezable: bool | N
         freezable=freezable,
         paused=_true(conditions.get("Paused") or {}),
         frozen=bool(status.get("fsFreezeStatus")),
-        windows=_at(status, "guestOSInfo", "id") == "mswindows",
+        windows=dig(status, "guestOSInfo", "id") == "mswindows",
         volumes=volumes(vmi.get("spec") or {}),
     )
 
 
 def volumes(spec: Object) -> tuple[GuestVolume, ...]:
     """The volumes of a VM's or VMI's spec, each with the device that shows it to the guest."""
-    devices = _at(spec, "domain", "devices") or {}
+    devices = dig(spec, "domain", "devices") or {}
     disks = {d["name"]: d for d in devices.get("disks") or []}
     shared = {f["name"] for f in devices.get("filesystems") or []}
     return tuple(_volume(v, disks.get(v["name"]), v["name"] in shared) for v in spec.get("volumes") or [])
@@ -89,15 +89,15 @@ def _locks(status: Object) -> Iterable[str]:
         yield f"the VirtualMachineSnapshot {status['snapshotInProgress']}"
     if status.get("restoreInProgress"):
         yield f"the VirtualMachineRestore {status['restoreInProgress']}"
-    backup = _at(status, "changedBlockTracking", "backupStatus")
+    backup = dig(status, "changedBlockTracking", "backupStatus")
     if backup:
         name = backup.get("backupName") if isinstance(backup, dict) else None
         yield f"the VirtualMachineBackup {name}" if name else "a VirtualMachineBackup"
 
 
 def _keeps_state(spec: Object) -> bool:
-    tpm = _at(spec, "domain", "devices", "tpm")
-    efi = _at(spec, "domain", "firmware", "bootloader", "efi")
+    tpm = dig(spec, "domain", "devices", "tpm")
+    efi = dig(spec, "domain", "firmware", "bootloader", "efi")
     return bool((tpm or {}).get("persistent") or (efi or {}).get("persistent"))
 
 
@@ -107,8 +107,8 @@ def _under_way(state: Object) -> bool:
 
 def _of(vmi: Object, migration: Object) -> bool:
     """A migration of this instance that has not ended; one that is only asked for may start now."""
-    ended = _at(migration, "status", "phase") in ("Succeeded", "Failed")
-    return _at(migration, "spec", "vmiName") == vmi["metadata"]["name"] and not ended
+    ended = dig(migration, "status", "phase") in ("Succeeded", "Failed")
+    return dig(migration, "spec", "vmiName") == vmi["metadata"]["name"] and not ended
 
 
 def _since(condition: Object) -> str:
@@ -120,7 +120,8 @@ def _true(condition: Object) -> bool:
     return condition.get("status") == "True"
 
 
-def _at(obj: Any, *path: str) -> Any:
+def dig(obj: Any, *path: str) -> Any:
+    """What lies at a path of keys in nested JSON; None where it ends early."""
     for key in path:
         obj = obj.get(key) if isinstance(obj, dict) else None
     return obj

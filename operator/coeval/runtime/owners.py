@@ -7,7 +7,6 @@ from coeval.controllers.ports import Key
 from coeval.kube.kinds import BACKUP_REPOSITORY, VM_BACKUP
 from coeval.kube.port import Kind
 
-MANAGED_BY = ("app.kubernetes.io/managed-by", "coeval")
 BACKUP_ANNOTATION = "coeval.dev/backup"  # <namespace>/<name>
 REPOSITORY_ANNOTATION = "coeval.dev/repository"  # <name>
 

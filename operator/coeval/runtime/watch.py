@@ -17,9 +17,9 @@ from typing import Any
 
 import kopf
 
+from coeval.domain.naming import MANAGED_BY
 from coeval.kube.client import Credentials
 from coeval.kube.port import Kind, Object
-from coeval.runtime.owners import MANAGED_BY
 
 log = logging.getLogger(__name__)
 

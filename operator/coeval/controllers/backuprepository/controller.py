@@ -6,12 +6,12 @@ from coeval.controllers.backuprepository.decide import decide
 from coeval.controllers.backuprepository.world import RemoveProbe, RunProbe, World
 from coeval.controllers.ports import Clock, Key, Recorder
 from coeval.controllers.settings import Settings
+from coeval.domain.naming import MANAGED_BY
 from coeval.kube.kinds import BACKUP_REPOSITORY, JOB, PERSISTENT_VOLUME_CLAIM
 from coeval.kube.port import Conflict, KubeApi, Object
 
 REPOSITORY_UID = "coeval.dev/repository-uid"
 REPOSITORY = "coeval.dev/repository"
-MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
 class BackupRepositoryController:
@@ -104,4 +104,4 @@ class BackupRepositoryController:
 
 
 def _labels(uid: str) -> dict[str, str]:
-    return {MANAGED_BY: "coeval", REPOSITORY_UID: uid}
+    return dict([MANAGED_BY, (REPOSITORY_UID, uid)])

@@ -12,13 +12,13 @@ from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup.plan import MakeClaim, MakeTwin, RunMover, TakeSnapshot, Verb
 from coeval.controllers.vmbackup.world import Backup, Repository
 from coeval.csi import handover, snapshots
+from coeval.domain.naming import MANAGED_BY
 from coeval.kube.kinds import CONFIG_MAP, VM_BACKUP
 from coeval.kube.port import Object
 
 BACKUP_UID = "coeval.dev/backup-uid"
 BACKUP = "coeval.dev/backup"
 STEP = "coeval.dev/step"
-MANAGED_BY = "app.kubernetes.io/managed-by"
 # Tells this backup's snapshots in the repository from those of an earlier VMBackup of the same name.
 UID_TAG = "backup-uid"
 
@@ -30,7 +30,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 def labels(backup: Backup) -> dict[str, str]:
     """On everything that we make for a backup; what is looked for by them is found again after any crash."""
-    return {MANAGED_BY: "coeval", BACKUP_UID: backup.uid}
+    return dict([MANAGED_BY, (BACKUP_UID, backup.uid)])
 
 
 def metadata(backup: Backup, name: str, step: str) -> Object:

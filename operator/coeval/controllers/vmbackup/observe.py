@@ -158,14 +158,16 @@ class Observer:
         spec, status = raw.get("spec") or {}, raw.get("status") or {}
         volume = spec.get("volumeName")
         pv = await self._api.get(PERSISTENT_VOLUME, volume) if volume else None
-        size = (status.get("capacity") or {}).get("storage") or _dig(spec, "resources", "requests", "storage")
+        size = (status.get("capacity") or {}).get("storage") or graph.dig(
+            spec, "resources", "requests", "storage"
+        )
         return Claim(
             name=raw["metadata"]["name"],
             uid=raw["metadata"]["uid"],
             phase=str(status.get("phase", "Pending")),
             mode=spec.get("volumeMode") or "Filesystem",
             volume=volume,
-            driver=_dig(pv, "spec", "csi", "driver"),
+            driver=graph.dig(pv, "spec", "csi", "driver"),
             storage_class=spec.get("storageClassName"),
             size=int(parse_quantity(size)) if size else 0,
         )
@@ -264,9 +266,9 @@ def _twin_claim(raw: Object, warnings: Mapping[str, str]) -> TwinClaim:
         name=meta["name"],
         uid=meta["uid"],
         created=time_of(meta["creationTimestamp"]),
-        bound=_dig(raw, "status", "phase") == "Bound",
+        bound=graph.dig(raw, "status", "phase") == "Bound",
         deleting="deletionTimestamp" in meta,
-        source=_dig(raw, "spec", "dataSource", "name"),
+        source=graph.dig(raw, "spec", "dataSource", "name"),
         trouble=warnings.get(meta["uid"]),
     )
 
@@ -274,9 +276,3 @@ def _twin_claim(raw: Object, warnings: Mapping[str, str]) -> TwinClaim:
 def _piece(raw: Object) -> Piece:
     meta = raw["metadata"]
     return Piece(meta["name"], meta["uid"], "deletionTimestamp" in meta)
-
-
-def _dig(obj: Any, *path: str) -> Any:
-    for key in path:
-        obj = obj.get(key) if isinstance(obj, dict) else None
-    return obj
