@@ -29,7 +29,7 @@ def copy(
         bool, typer.Option("--interim", help="To be retimed: shows no moment to keep.")
     ] = False,
     parent: Annotated[
-        str | None, typer.Option("--parent", help="Snapshot that --changed counts from.")
+        str | None, typer.Option("--parent", help="Start from it; without changes named, compare all.")
     ] = None,
     changed: o.Changed = None,
     changed_from: o.From = None,
@@ -52,10 +52,10 @@ def copy(
     from coeval.mover.sources import open_source  # noqa: PLC0415
 
     def work(opened: Repository, lock: Lock, shown: Progress) -> Result:
-        if (parent is None) != (changed is None and base_handle is None):
-            raise InvalidArgument(
-                "--parent and --changed or --base-handle belong together: the changes count from the parent"
-            )
+        if parent is None and (changed is not None or base_handle is not None):
+            raise InvalidArgument("--changed and --base-handle need --parent, from which the changes count")
+        if parent is not None and changed_from is not None and base_handle is None:
+            raise InvalidArgument("--changed-from with --parent needs --base-handle, the parent's snapshot")
         moment = tags.parse_moment("--as-of", as_of)
         asked = Asked(
             changed,

@@ -50,7 +50,8 @@ def test_wrong_usage_ends_in_the_same_document(cli: Cli, tmp_path: Path) -> None
         (["--tag", "nonsense"], "InvalidArgument", "--tag nonsense"),
         (["--tag", "as-of=2026"], "InvalidArgument", "--tag as-of"),
         (["--tag", "a=b,c"], "InvalidArgument", "commas"),
-        (["--parent", "abc"], "InvalidArgument", "--changed"),
+        (["--changed", "/missing"], "InvalidArgument", "--parent"),
+        (["--base-handle", "h"], "InvalidArgument", "--parent"),
         (["--name", "../x"], "InvalidArgument", "--name"),
         (["--parent", "abc", "--changed", "/missing"], "InvalidRanges", "/missing"),
     ],
@@ -120,6 +121,14 @@ def test_the_size_of_the_ranges_must_be_the_sources(cli: Cli, tmp_path: Path) ->
     assert (
         error["reason"] == "SourceSizeMismatch" and "4999" in error["message"] and "5000" in error["message"]
     )
+
+
+def test_a_parent_alone_means_to_compare(cli: Cli, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    copy = ("volume", "copy", "--name", "a", "--source", str(image))
+    first = cli.run(*copy)
+    same = cli.run(*copy, "--parent", first["snapshot"])
+    assert (same["change_source"], same["bytes_read"], same["chunks_changed"]) == ("Compare", 5000, 0)
 
 
 def test_progress_lines_and_a_small_result(cli: Cli, tmp_path: Path) -> None:

@@ -49,11 +49,13 @@ def write(path: Path, *offsets: int) -> None:
             os.pwrite(file.fileno(), os.urandom(100), offset)
 
 
-def copy(repository: Repository, image: Path, changes: Any, parent: str | None = None) -> dict[str, Any]:
+def copy(
+    repository: Repository, image: Path, changes: Any, parent: str | None = None, *, chunk: int = CHUNK
+) -> dict[str, Any]:
     source = open_source(image)
     try:
         with repository.lock() as held:
-            job = VolumeJob("d", MOMENT, changes=changes, chunk_size=CHUNK)
+            job = VolumeJob("d", MOMENT, changes=changes, chunk_size=chunk)
             return copy_volume(repository, held, source, job, progress=Progress(), parent=parent)
     finally:
         source.close()
@@ -76,6 +78,20 @@ def test_a_first_copy_reads_what_is_allocated_and_a_sample(
     assert done["chunks_sampled"] == 10
     assert done["bytes_read"] <= 3 * MIB + 10 * CHUNK
     assert content(repository, done["snapshot"], tmp_path) == image.read_bytes()
+
+
+def test_a_parent_alone_is_compared_with_and_its_boundaries_stay(
+    repository: Repository, image: Path, tmp_path: Path
+) -> None:
+    first = copy(repository, image, None)
+    same = copy(repository, image, None, first["snapshot"], chunk=4 * CHUNK)
+    assert same["change_source"] == "Compare" and "fallback" not in same
+    assert (same["chunks"], same["chunks_changed"], same["bytes_changed"]) == (first["chunks"], 0, 0)
+    assert same["bytes_read"] == SIZE
+    write(image, 20 * MIB)
+    later = copy(repository, image, None, same["snapshot"], chunk=4 * CHUNK)
+    assert (later["chunks_changed"], later["bytes_changed"]) == (1, CHUNK)
+    assert content(repository, later["snapshot"], tmp_path) == image.read_bytes()
 
 
 def test_nothing_told_is_nothing_changed(
