@@ -28,8 +28,8 @@ class Asked:
     snapshot: str | None
     base_handle: str | None
 
-    def source(self, path: Path, *, based: bool) -> ChangeSource | None:
-        """Give the change source; None if none is named. `based`: there is something to count from.
+    def source(self, path: Path, *, delta: bool) -> ChangeSource | None:
+        """Give the change source; None if none is named. `delta`: what is allocated is no answer.
 
         Raises InvalidArgument, InvalidRanges.
         """
@@ -40,7 +40,7 @@ class Asked:
         if self.changed:
             raise InvalidArgument("--changed and --changed-from exclude each other")
         service, snapshot = self._service()
-        if self.changed_from is ChangedFrom.CSI and (self.base_handle is not None or not based):
+        if self.changed_from is ChangedFrom.CSI and (self.base_handle is not None or not delta):
             return Csi(service, snapshot, self.base_handle)
         if self.base_handle is None:
             raise InvalidArgument(f"--changed-from {self.changed_from} needs --base-handle")

@@ -54,8 +54,6 @@ def copy(
     def work(opened: Repository, lock: Lock, shown: Progress) -> Result:
         if parent is None and (changed is not None or base_handle is not None):
             raise InvalidArgument("--changed and --base-handle need --parent, from which the changes count")
-        if parent is not None and changed_from is not None and base_handle is None:
-            raise InvalidArgument("--changed-from with --parent needs --base-handle, the parent's snapshot")
         moment = tags.parse_moment("--as-of", as_of)
         asked = Asked(
             changed,
@@ -72,7 +70,7 @@ def copy(
             moment,
             tuple(tag or ()),
             interim=interim,
-            changes=asked.source(source, based=parent is not None),
+            changes=asked.source(source, delta=False),
             extents_of=source if record_extents else None,
         )
         volume = open_source(source)
@@ -132,7 +130,7 @@ def retime(
             name,
             moment,
             tuple(tag or ()),
-            changes=asked.source(source, based=True),
+            changes=asked.source(source, delta=True),
             extents_of=source if record_extents else None,
         )
         volume = open_source(source)

@@ -13,15 +13,16 @@ from typing import Any
 from coeval import __version__
 from coeval.mover import tags
 from coeval.mover.changes.extents import ExtentMap, read_extents
-from coeval.mover.changes.sources import Changes, ChangeSource, SourceName, compare, find_changes
+from coeval.mover.changes.sources import Changes, ChangeSource, Fallback, SourceName, compare, find_changes
 from coeval.mover.changes.unknown import ChangesUnknown, Reason
 from coeval.mover.content import CHUNK_SIZE, ContentList, load_content, zero_content
+from coeval.mover.errors import VolumeNotFound
 from coeval.mover.layout import check_volume_name, image_path, store_volume, volume_extents, volume_image
 from coeval.mover.progress import Progress
 from coeval.mover.ranges import Ranges
 from coeval.mover.retime import Retimed, retime
 from coeval.mover.sources import Source
-from coeval.repository.errors import RepositoryDamaged
+from coeval.repository.errors import RepositoryDamaged, SnapshotNotFound
 from coeval.repository.keys import user_name
 from coeval.repository.lock import Lock
 from coeval.repository.pack import BlobType
@@ -29,6 +30,8 @@ from coeval.repository.repository import Repository
 from coeval.repository.snapshot import Snapshot
 from coeval.repository.tree import go_time
 from coeval.repository.writer import BlobWriter
+
+_LEAST_CHUNK = 64 << 10
 
 Result = dict[str, Any]
 """What a command says at its end: one JSON object."""
@@ -57,12 +60,12 @@ def copy_volume(
     progress: Progress,
     parent: str | None = None,
 ) -> Result:
-    """Copy a volume; with a parent and changed ranges, read only those. It becomes a part, or interim."""
-    snapshot = None
-    if parent is not None:
-        snapshot = repository.snapshot(parent)
-        tags.refuse_interim(snapshot, "--parent")
-    return _move(repository, lock, source, job, progress=progress, base=snapshot)
+    """Copy a volume; with a parent and changed ranges, read only those. It becomes a part, or interim.
+
+    A parent that is gone is no failure: nobody needs it to copy everything.
+    """
+    base = _parent(repository, parent, job.name) if parent is not None else None
+    return _move(repository, lock, source, job, progress=progress, base=base)
 
 
 def retime_volume(
@@ -88,10 +91,25 @@ def _content(repository: Repository, snapshot: Snapshot, volume: str) -> Content
     return load_content(repository, node, f"snapshot {snapshot.id}: {image_path(volume)}")
 
 
+def _parent(repository: Repository, parent: str, volume: str) -> Snapshot | Fallback:
+    """Give the snapshot to start from, or why there is none. Raises InterimSnapshot."""
+    try:
+        snapshot = repository.snapshot(parent)
+        tags.refuse_interim(snapshot, "--parent")
+        volume_image(repository, snapshot, volume)
+    except (SnapshotNotFound, VolumeNotFound) as error:
+        return Fallback(Reason.BASE_MISSING, f"--parent {parent}: {error}")
+    except RepositoryDamaged as error:
+        return Fallback(Reason.BASE_DAMAGED, str(error))
+    return snapshot
+
+
 def _start(
-    repository: Repository, source: Source, job: VolumeJob, base: Snapshot | None
+    repository: Repository, source: Source, job: VolumeJob, base: Snapshot | Fallback | None
 ) -> tuple[ContentList, Changes | None]:
     """Give what is started from, and what may differ from it if a change source was asked."""
+    if isinstance(base, Fallback):
+        return ContentList(), compare(source, base.reason, base.message)
     try:
         content = _content(repository, base, job.name) if base else ContentList()
     except RepositoryDamaged as error:
@@ -101,8 +119,14 @@ def _start(
         return content, None
     changes = find_changes(job.changes, source, partial(_recorded_extents, repository, base, job.name))
     if job.changes.from_zeros and not changes.fallback:
-        content = zero_content(source.size, job.chunk_size)
+        content = zero_content(source.size, _chunk_size(content) or job.chunk_size)
     return content, changes
+
+
+def _chunk_size(base: ContentList) -> int | None:
+    """Give the size by which a base of ours was cut: with other boundaries all would be stored again."""
+    length = base.lengths[0] if len(base) else 0
+    return length if length >= _LEAST_CHUNK and length.bit_count() == 1 else None
 
 
 def _recorded_extents(repository: Repository, snapshot: Snapshot | None, volume: str) -> ExtentMap:
@@ -128,7 +152,7 @@ def _move(
     job: VolumeJob,
     *,
     progress: Progress,
-    base: Snapshot | None,
+    base: Snapshot | Fallback | None,
 ) -> Result:
     check_volume_name(job.name)
     all_tags = tags.own_tags(job.moment, tags.INTERIM if job.interim else tags.PART, job.name, job.tags)
@@ -136,7 +160,7 @@ def _move(
     content, changes = _start(repository, source, job, base)
     extents, extents_result = _extents_to_record(job.extents_of) if job.extents_of else (None, None)
     with BlobWriter(repository, lock) as writer:
-        if job.changes and job.changes.from_zeros:
+        if job.changes and job.changes.from_zeros and changes and not changes.fallback:
             for length in set(content.lengths):  # what stays zero is not stored by retime
                 writer.store(BlobType.DATA, bytes(length))
         done = retime(

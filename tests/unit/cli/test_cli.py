@@ -288,7 +288,6 @@ def with_service(**more: str | None) -> list[str]:
         (["--changed-from", "csi", *with_service()], "--metadata-token-file /missing/token"),
         (["--changed-from", "csi", *with_service(), "--base-handle", "h"], "--parent"),
         (["--changed-from", "csi-through-extents", *with_service()], "needs --base-handle"),
-        (["--parent", "PARENT", "--changed-from", "csi", *with_service()], "--parent"),
         (
             ["--parent", "PARENT", "--changed-from", "csi", *with_service(), "--base-handle", ""],
             "--base-handle",

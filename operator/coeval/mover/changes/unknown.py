@@ -16,6 +16,7 @@ class Reason(StrEnum):
     REQUEST_REFUSED = "RequestRefused"
     ANSWER_INVALID = "AnswerInvalid"
     # Of the base, of what was answered, and of the volume.
+    BASE_MISSING = "BaseMissing"
     BASE_DAMAGED = "BaseDamaged"
     SIZE_DIFFERS = "SizeDiffers"
     TOO_FRAGMENTED = "TooFragmented"

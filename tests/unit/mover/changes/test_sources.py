@@ -50,12 +50,18 @@ def write(path: Path, *offsets: int) -> None:
 
 
 def copy(
-    repository: Repository, image: Path, changes: Any, parent: str | None = None, *, chunk: int = CHUNK
+    repository: Repository,
+    image: Path,
+    changes: Any,
+    parent: str | None = None,
+    *,
+    chunk: int = CHUNK,
+    name: str = "d",
 ) -> dict[str, Any]:
     source = open_source(image)
     try:
         with repository.lock() as held:
-            job = VolumeJob("d", MOMENT, changes=changes, chunk_size=chunk)
+            job = VolumeJob(name, MOMENT, changes=changes, chunk_size=chunk)
             return copy_volume(repository, held, source, job, progress=Progress(), parent=parent)
     finally:
         source.close()
@@ -92,6 +98,30 @@ def test_a_parent_alone_is_compared_with_and_its_boundaries_stay(
     later = copy(repository, image, None, same["snapshot"], chunk=4 * CHUNK)
     assert (later["chunks_changed"], later["bytes_changed"]) == (1, CHUNK)
     assert content(repository, later["snapshot"], tmp_path) == image.read_bytes()
+
+
+def test_a_first_answer_about_allocation_keeps_the_parents_boundaries(
+    server: Sidecar, repository: Repository, image: Path, tmp_path: Path
+) -> None:
+    first = copy(repository, image, None)
+    allocated = [(0, 4096), (5 * MIB, 4096), (SIZE - 4096, 4096)]
+    server.handlers = [replies(Reply(allocated, SIZE))]
+    done = copy(repository, image, Csi(server.service(), "snap"), first["snapshot"], chunk=4 * CHUNK)
+    assert (done["change_source"], done["chunks"]) == ("CSI", first["chunks"])
+    assert done["bytes_read"] <= 3 * MIB + 10 * CHUNK
+    assert content(repository, done["snapshot"], tmp_path) == image.read_bytes()
+
+
+@pytest.mark.parametrize("parent", ["5" * 64, "of another volume"])
+def test_a_parent_that_is_gone_means_that_everything_is_read(
+    repository: Repository, image: Path, tmp_path: Path, parent: str
+) -> None:
+    if parent == "of another volume":
+        parent = copy(repository, image, None, name="other")["snapshot"]
+    done = copy(repository, image, Given(Ranges(SIZE, ())), parent)
+    assert (done["change_source"], done["fallback"]["reason"]) == ("Compare", "BaseMissing")
+    assert done["bytes_read"] == SIZE
+    assert content(repository, done["snapshot"], tmp_path) == image.read_bytes()
 
 
 def test_nothing_told_is_nothing_changed(
