@@ -46,12 +46,21 @@ def test_what_lives_at_home_is_not_granted_everywhere() -> None:
     assert writes == [["get"]]
 
 
-def test_only_the_operator_is_bound_to_anything() -> None:
-    bindings = [d for d in OBJECTS if d["kind"].endswith("Binding")]
-    assert {(s["kind"], s["name"], s["namespace"]) for b in bindings for s in b["subjects"]} == {
-        ("ServiceAccount", "coeval-operator", HOME)
+def test_a_mover_may_name_a_twin_and_nothing_else() -> None:
+    bound = {
+        (b["roleRef"]["kind"], b["roleRef"]["name"], s["name"], s["namespace"])
+        for b in OBJECTS
+        if b["kind"].endswith("Binding")
+        for s in b["subjects"]
     }
-    assert len(bindings) == 2
+    assert bound == {
+        ("ClusterRole", "coeval-operator", "coeval-operator", HOME),
+        ("Role", "coeval-operator", "coeval-operator", HOME),
+        ("Role", "coeval-mover", "coeval-mover", HOME),
+    }
+    assert rules("Role", "coeval-mover") == [
+        {"apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"], "verbs": ["get"]}
+    ]
     assert one("ServiceAccount", "coeval-mover")["automountServiceAccountToken"] is False
 
 

@@ -5,11 +5,17 @@ from typing import Any
 
 from coeval.controllers.places import Place
 from coeval.controllers.settings import Settings
+from coeval.domain.storage import MetadataService
 from coeval.kube.port import Object
 
 CONTAINER = "mover"
 RESULT = "/dev/termination-log"
 KUBEVIRT_USER = 107
+METADATA_CA = "/changed-blocks/ca.crt"
+METADATA_TOKEN = "/changed-blocks/token"  # noqa: S105  (a path)
+ASKS = "coeval.dev/changed-blocks"
+"""Label of movers that ask a SnapshotMetadataService, which need the network for it (networkpolicy.yaml)."""
+_AUTHORITY = "coeval.dev/changed-blocks-ca"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,16 @@ class Work:
     retries: int = 3
     source: Source | None = None
     manifests: str | None = None
+    asks: MetadataService | None = None
 
 
 def job(metadata: Object, work: Work, settings: Settings) -> Object:
     """The Job. Its metadata's labels go to the pods, too, so that they are found the same way."""
     pod_labels = {**metadata.get("labels", {}), **work.place.labels}
+    annotations = dict(metadata.get("annotations", {}))
+    if work.asks is not None:
+        pod_labels[ASKS] = "asked"
+        annotations[_AUTHORITY] = work.asks.authority
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -65,7 +76,7 @@ def job(metadata: Object, work: Work, settings: Settings) -> Object:
                 ]
             },
             "template": {
-                "metadata": {"labels": pod_labels, "annotations": metadata.get("annotations", {})},
+                "metadata": {"labels": pod_labels, "annotations": annotations},
                 "spec": _pod(work, settings),
             },
         },
@@ -122,6 +133,9 @@ def _pod(work: Work, settings: Settings) -> Object:
     if work.manifests is not None:
         volumes.append({"name": "manifests", "configMap": {"name": work.manifests}})
         mounts.append({"name": "manifests", "mountPath": "/manifests", "readOnly": True})
+    if work.asks is not None:
+        volumes.append(_access(work.asks))
+        mounts.append({"name": "changed-blocks", "mountPath": "/changed-blocks", "readOnly": True})
     return {
         "serviceAccountName": settings.mover_service_account,
         "automountServiceAccountToken": False,
@@ -139,3 +153,16 @@ def _pod(work: Work, settings: Settings) -> Object:
         "containers": [container],
         "volumes": volumes,
     }
+
+
+def _access(service: MetadataService) -> Object:
+    """A token that is good for this service alone, which the kubelet renews, and who vouches for the service.
+
+    The certificate comes from the pod's own annotation: a ConfigMap would be one more thing to clean up.
+    """
+    field = {"fieldPath": f"metadata.annotations['{_AUTHORITY}']"}
+    sources = [
+        {"serviceAccountToken": {"path": "token", "audience": service.audience}},
+        {"downwardAPI": {"items": [{"path": "ca.crt", "fieldRef": field}]}},
+    ]
+    return {"name": "changed-blocks", "projected": {"sources": sources, "defaultMode": 0o440}}

@@ -42,6 +42,7 @@ def content(obj: Object) -> Content:
         ref=(ref.get("namespace", ""), ref.get("name", ""), ref.get("uid", "")),
         handle=status.get("snapshotHandle"),
         driver=spec.get("driver", ""),
+        retains=spec.get("deletionPolicy") == "Retain",
         deleted_at=_deleted_at(meta),
         finalizers=tuple(meta.get("finalizers") or ()),
     )

@@ -17,6 +17,8 @@ class Claim:
     driver: str | None = None
     storage_class: str | None = None
     size: int = 0
+    resizing: bool = False
+    mount_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Content:
     ref: tuple[str, str, str] = ("", "", "")
     handle: str | None = None
     driver: str = ""
+    retains: bool = False
     deleted_at: datetime | None = None
     finalizers: tuple[str, ...] = ()
 
@@ -66,6 +69,15 @@ class Content:
     def deleting(self) -> bool:
         """Its removal was asked for."""
         return self.deleted_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataService:
+    """Who answers what changed between two snapshots of a driver; `authority` is PEM text."""
+
+    address: str
+    audience: str
+    authority: str
 
 
 def choose_class(classes: Iterable[SnapshotClass], driver: str) -> SnapshotClass | str:

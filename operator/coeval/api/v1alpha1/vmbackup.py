@@ -25,9 +25,23 @@ class Consistency(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How an image volume reaches T1."""
+    """How an image volume's copy reaches T1 (architecture.md, "One engine").
+
+    Rewind: copied from T2, then moved back to T1. RollForward: the copy of an earlier backup moved on to T1.
+    Direct: all of T1 is read. Auto: RollForward where the driver says what changed since then, else Rewind.
+    """
 
     REWIND = "Rewind"
+    ROLL_FORWARD = "RollForward"
+    DIRECT = "Direct"
+    AUTO = "Auto"
+
+
+class KeepBase(StrEnum):
+    """Whether T1's snapshots outlive the backup, so that the next one can ask what changed since."""
+
+    NEVER = "Never"
+    AUTO = "Auto"
 
 
 class Verify(StrEnum):
@@ -82,6 +96,20 @@ class ImagesSpec(Model):
     strategy: Strategy = Strategy.REWIND
 
 
+class ChangedBlocksSpec(Model):
+    """What the next backup needs to read only what changed."""
+
+    keep_base: Annotated[
+        KeepBase,
+        Field(
+            description=(
+                "Auto: where a volume's driver has a SnapshotMetadataService, the snapshot of T1 stays until "
+                "a later backup has kept its own or this object is deleted. Never: no snapshot is kept."
+            )
+        ),
+    ] = KeepBase.NEVER
+
+
 class VolumesSpec(Model):
     """Which of the VM's volumes are backed up: all, but for `exclude`; or only `include`."""
 
@@ -106,6 +134,7 @@ class VMBackupSpec(Model):
     repository: Annotated[ObjectName, Field(description="Name of the BackupRepository.")]
     consistency: Consistency = Consistency.AUTO
     images: ImagesSpec = ImagesSpec()
+    changed_blocks: ChangedBlocksSpec = ChangedBlocksSpec()
     volumes: VolumesSpec | None = None
     verify: Verify = Verify.SAMPLED
     deadline: Annotated[
@@ -185,31 +214,77 @@ class SnapshotStatus(Model):
     handle: Text | None = None
     creation_time: datetime | None = None
     restore_size: Bytes | None = None
+    kept_as_base: Annotated[
+        bool | None,
+        Field(description="It outlives the backup: the next one asks the driver what changed since."),
+    ] = None
 
 
-class CopyStatus(Model):
-    """The copy of a volume (from T1 for direct volumes, from T2 for images)."""
+class FallbackStatus(Model):
+    """Why more was read than what changed."""
+
+    reason: Text
+    message: Text = ""
+
+
+class BaseStatus(Model):
+    """The earlier backup of the volume from which its copy starts."""
+
+    backup: Annotated[Name, Field(description="Name of the earlier VMBackup.")]
+    snapshot_id: Annotated[Text, Field(alias="snapshotID", description="Where the repository has it.")]
+    handle: Annotated[
+        Text | None,
+        Field(description="Its snapshot of T1 at the driver; absent where that was not kept."),
+    ] = None
+    restore_size: Annotated[Bytes | None, Field(description="Of that snapshot, in bytes.")] = None
+
+
+class StepStatus(Model):
+    """One mover's work on one volume. Bytes are of the volume, but for what was added to the repository."""
 
     state: StepState = StepState.PENDING
     snapshot_id: Annotated[Text | None, Field(alias="snapshotID")] = None
+    change_source: Annotated[
+        Text | None,
+        Field(
+            description=(
+                "How it was known what had changed: CSI, CSIThroughExtents or Compare; absent where "
+                "there was nothing to start from, so that everything was read."
+            )
+        ),
+    ] = None
+    fallback: FallbackStatus | None = None
     bytes_total: Bytes | None = None
     bytes_done: Bytes | None = None
+    bytes_reported: Annotated[
+        Bytes | None, Field(description="What the driver reported as changed or allocated.")
+    ] = None
     bytes_read: Bytes | None = None
-    bytes_added: Bytes | None = None
-    bytes_per_second: Bytes | None = None
+    bytes_added: Annotated[
+        Bytes | None, Field(description="New in the repository, compressed and encrypted.")
+    ] = None
+    bytes_changed: Annotated[
+        Bytes | None, Field(description="In chunks that differ from what was started from.")
+    ] = None
+    bytes_per_second: Annotated[
+        Bytes | None,
+        Field(
+            description=(
+                "While it runs, of the volume, what needs no work left out; at the end, what was read by all "
+                "the time that it took."
+            )
+        ),
+    ] = None
     eta: datetime | None = None
 
 
-class ReconcileStatus(Model):
+class CopyStatus(StepStatus):
+    """The copy of a volume: from T1, but for images that are rewound, which are copied from T2."""
+
+
+class ReconcileStatus(StepStatus):
     """The rewind of an image's copy from T2 to T1."""
 
-    state: StepState = StepState.PENDING
-    snapshot_id: Annotated[Text | None, Field(alias="snapshotID")] = None
-    change_source: Text | None = None
-    bytes_total: Bytes | None = None
-    bytes_done: Bytes | None = None
-    bytes_read: Bytes | None = None
-    bytes_changed: Bytes | None = None
     bytes_rewound: Bytes | None = None
     chunks_changed: int | None = None
 
@@ -226,6 +301,8 @@ class VolumeStatus(Model):
     storage_class: Text | None = None
     snapshot_class: Name | None = None
     size_bytes: Bytes | None = None
+    strategy: Annotated[Strategy | None, Field(description="Of an image: how it reaches T1.")] = None
+    base: BaseStatus | None = None
     t1: SnapshotStatus | None = None
     t2: SnapshotStatus | None = None
     copy_: Annotated[CopyStatus | None, Field(alias="copy")] = None

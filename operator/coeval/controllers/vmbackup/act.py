@@ -12,6 +12,7 @@ from coeval.controllers.vmbackup.plan import (
     Delete,
     DropFinalizer,
     Fact,
+    KeepSnapshot,
     MakeClaim,
     MakeTwin,
     Quiesce,
@@ -87,10 +88,8 @@ class Actor:
                 return await self._quiesce(backup, action)
             case Release():
                 return await self._release(backup, action)
-            case AddFinalizer():
-                await self._finalizers(backup, add=True)
-            case RemoveFinalizer():
-                await self._finalizers(backup, add=False)
+            case AddFinalizer() | RemoveFinalizer():
+                await self._finalizers(backup, add=isinstance(action, AddFinalizer))
             case SaveManifests():
                 return await self._save_manifests(backup, action)
             case TakeSnapshot():
@@ -109,6 +108,9 @@ class Actor:
                     await self._create(JOB, job, self._settings.namespace)
             case Delete():
                 await self._delete(action)
+            case KeepSnapshot():
+                kept = Delete(Thing.SNAPSHOT, action.name, action.uid, backup.namespace)
+                await removal.release_storage(self._api, kept)
             case DropFinalizer():
                 await self._drop_finalizer(action)
         return None

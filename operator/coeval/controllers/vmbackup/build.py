@@ -91,18 +91,19 @@ def mover(backup: Backup, action: RunMover, repository: Repository, settings: Se
     if action.claim is not None and action.volume is not None:
         source = movers.Source(action.claim, block=action.volume.role is Role.DIRECT)
     work = movers.Work(
-        args=arguments(backup, action, place, source),
+        args=arguments(backup, action, place, source, settings.namespace),
         place=place,
         deadline=action.deadline,
         retries=2 if action.verb is Verb.FORGET else 3,
         source=source,
         manifests=action.manifests,
+        asks=action.ask.service if action.ask else None,
     )
     return movers.job(metadata(backup, action.name, action.verb.value), work, settings)
 
 
 def arguments(
-    backup: Backup, action: RunMover, place: places.Place, source: movers.Source | None
+    backup: Backup, action: RunMover, place: places.Place, source: movers.Source | None, namespace: str
 ) -> list[str]:
     """The command line of a mover (data-plane.md)."""
     verb = {
@@ -123,8 +124,10 @@ def arguments(
     match action.verb:
         case Verb.COPY:
             args += ["--init", *(["--interim"] if action.interim else [])]
+            args += ["--parent", action.parent] if action.parent else []
+            args += _changes(action, namespace)
         case Verb.RETIME:
-            args += ["--compare"]
+            args += _changes(action, namespace) if action.ask or action.record_extents else ["--compare"]
         case Verb.COMMIT:
             args += [*tags, "--forget-parts"]
             for name in ("vm.yaml", "claims.yaml"):
@@ -135,6 +138,17 @@ def arguments(
             args += ["--tag", f"{UID_TAG}={backup.uid}"]
             args += ["--parts-only"] if action.parts_only else []
     return args
+
+
+def _changes(action: RunMover, namespace: str) -> list[str]:
+    """How it learns what changed. `namespace` is where our twins are."""
+    args = ["--record-extents"] if action.record_extents else []
+    if (ask := action.ask) is None:
+        return args
+    args += ["--changed-from", ask.through.value, "--metadata-address", ask.service.address]
+    args += ["--metadata-ca", movers.METADATA_CA, "--metadata-token-file", movers.METADATA_TOKEN]
+    args += ["--snapshot-namespace", namespace, "--snapshot-name", ask.twin]
+    return [*args, "--base-handle", ask.base_handle] if ask.base_handle else args
 
 
 def manifests(backup: Backup, name: str, machine: Object, claims: list[Object]) -> Object:

@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec
-from coeval.api.v1alpha1.vmbackup import VMBackupSpec, VMBackupStatus
+from coeval.api.v1alpha1.vmbackup import Phase, VMBackupSpec, VMBackupStatus
 from coeval.controllers import mover_watch
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup import build
@@ -15,6 +15,7 @@ from coeval.controllers.vmbackup.world import (
     FINALIZER,
     TERMINAL,
     Backup,
+    Earlier,
     Piece,
     Repository,
     Rival,
@@ -24,10 +25,12 @@ from coeval.controllers.vmbackup.world import (
     holds_guest,
     stage,
 )
+from coeval.csi import metadata
 from coeval.csi import snapshots as csi
 from coeval.csi.snapshots import time_of
 from coeval.domain.guest import Instance, Machine
-from coeval.domain.storage import Claim, Content, Snapshot
+from coeval.domain.naming import MANAGED_BY
+from coeval.domain.storage import Claim, Content, MetadataService, Snapshot
 from coeval.kube.kinds import (
     BACKUP_REPOSITORY,
     CONFIG_MAP,
@@ -35,6 +38,7 @@ from coeval.kube.kinds import (
     NAMESPACE,
     PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
+    SNAPSHOT_METADATA_SERVICE,
     STORAGE_CLASS,
     VIRTUAL_MACHINE,
     VIRTUAL_MACHINE_INSTANCE,
@@ -45,6 +49,8 @@ from coeval.kube.kinds import (
 )
 from coeval.kube.port import ApiError, KubeApi, Object
 from coeval.kubevirt import graph, quiesce
+
+_RESIZING = frozenset({"Resizing", "FileSystemResizePending"})
 
 
 class Observer:
@@ -71,7 +77,9 @@ class Observer:
             ask_agent = at is Stage.PREFLIGHT or not _attempt_open(backup.status)
             found |= await self._guest(backup, ask_agent=ask_agent)
         if at is Stage.PREFLIGHT:
-            found["rivals"] = await self._rivals(backup)
+            others = await self._others(backup)
+            found["rivals"] = tuple(filter(None, map(_rival, others)))
+            found |= await self._bases(backup, others)
             found |= await self._classes()
         if at in (Stage.PREFLIGHT, Stage.TRANSFER, Stage.FINISH):
             found["repository"] = await self._repository(backup)
@@ -81,6 +89,10 @@ class Observer:
             found |= await self._snapshots(backup)
         if at in (Stage.TRANSFER, Stage.FINISH):
             found |= await self._ours(backup, now)
+        if at is Stage.TRANSFER:
+            found["metadata_services"] = await self._metadata_services(backup)
+        if at is Stage.FINISH and _keeps(backup.status):
+            found |= await self._bases(backup, await self._others(backup))
         return World(**found)
 
     async def _guest(self, backup: Backup, *, ask_agent: bool) -> dict[str, Any]:
@@ -103,15 +115,42 @@ class Observer:
         except ApiError:
             return None  # not known; the freeze itself will tell
 
-    async def _rivals(self, backup: Backup) -> tuple[Rival, ...]:
-        others = await self._api.list(VM_BACKUP, backup.namespace)
-        return tuple(
-            rival
-            for other in others
+    async def _others(self, backup: Backup) -> list[Object]:
+        """Every other VMBackup of the same VM."""
+        return [
+            other
+            for other in await self._api.list(VM_BACKUP, backup.namespace)
             if other["metadata"]["uid"] != backup.uid
             and (other.get("spec") or {}).get("virtualMachine") == backup.spec.virtual_machine
-            and (rival := _rival(other)) is not None
-        )
+        ]
+
+    async def _bases(self, backup: Backup, others: Iterable[Object]) -> dict[str, Any]:
+        """Completed backups in the same repository, and the snapshots that they have left."""
+        parsed = [
+            (
+                o["metadata"]["name"],
+                o["metadata"]["uid"],
+                VMBackupStatus.model_validate(o.get("status") or {}),
+            )
+            for o in others
+            if (o.get("spec") or {}).get("repository") == backup.spec.repository
+        ]
+        earlier = {uid: e for name, uid, status in parsed if (e := _earlier(name, status)) is not None}
+        snapshots: dict[str, Snapshot] = {}
+        if any(_keeps(status) for _, uid, status in parsed if uid in earlier):
+            for raw in await self._api.list(VOLUME_SNAPSHOT, backup.namespace, labels=dict([MANAGED_BY])):
+                if raw["metadata"]["labels"].get(build.BACKUP_UID) in earlier:
+                    snapshots[raw["metadata"]["name"]] = csi.snapshot(raw)
+        return {"earlier": tuple(earlier.values()), "base_snapshots": snapshots}
+
+    async def _metadata_services(self, backup: Backup) -> dict[str, MetadataService | str]:
+        """Who can be asked about the volumes' changes, by driver."""
+        found = {}
+        for driver in sorted({v.driver for v in backup.status.volumes or () if v.driver}):
+            raw = await self._api.get(SNAPSHOT_METADATA_SERVICE, driver)
+            if raw is not None:
+                found[driver] = metadata.service(raw)
+        return found
 
     async def _classes(self) -> dict[str, Any]:
         return {
@@ -170,6 +209,11 @@ class Observer:
             driver=graph.dig(pv, "spec", "csi", "driver"),
             storage_class=spec.get("storageClassName"),
             size=int(parse_quantity(size)) if size else 0,
+            resizing=any(
+                c.get("type") in _RESIZING and c.get("status") == "True"
+                for c in status.get("conditions") or ()
+            ),
+            mount_options=tuple(graph.dig(pv, "spec", "mountOptions") or ()),
         )
 
     async def _snapshots(self, backup: Backup) -> dict[str, Any]:
@@ -181,7 +225,7 @@ class Observer:
             )
         }
         contents: dict[str, Content] = {}
-        if backup.stage is Stage.TRANSFER:
+        if backup.stage in (Stage.TRANSFER, Stage.FINISH):
             for name in _contents_wanted(backup.status, found):
                 raw = await self._api.get(VOLUME_SNAPSHOT_CONTENT, name)
                 if raw is not None:
@@ -249,13 +293,24 @@ def _wanted_claims(backup: Backup, found: Mapping[str, Any]) -> set[str]:
     return {v.claim for v in backup.status.volumes or ()}
 
 
+def _earlier(name: str, status: VMBackupStatus) -> Earlier | None:
+    snapshot = status.repository.snapshot_id if status.repository else None
+    if status.phase is not Phase.COMPLETED or snapshot is None or status.point_in_time is None:
+        return None
+    return Earlier(name, status.point_in_time, snapshot, tuple(status.volumes or ()))
+
+
+def _keeps(status: VMBackupStatus) -> bool:
+    return any(v.t1 is not None and v.t1.kept_as_base for v in status.volumes or ())
+
+
 def _contents_wanted(status: VMBackupStatus, found: Mapping[str, Snapshot]) -> set[str]:
-    """Of snapshots whose handle is not in status yet."""
+    """Of snapshots whose handle is not in status yet, and of those that are kept."""
     known = {
         s.snapshot
         for v in status.volumes or ()
         for s in (v.t1, v.t2)
-        if s is not None and s.handle is not None
+        if s is not None and s.handle is not None and not s.kept_as_base
     }
     return {s.content for s in found.values() if s.ready and s.content and s.name not in known}
 

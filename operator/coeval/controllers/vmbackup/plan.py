@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from coeval.api.v1alpha1.vmbackup import VMBackupStatus, VolumeStatus
 from coeval.domain.guest import Answer
+from coeval.domain.storage import MetadataService
 
 
 class Moment(StrEnum):
@@ -101,10 +102,31 @@ class MakeClaim:
     size: int
 
 
+class AskedThrough(StrEnum):
+    """How a driver's answer about a device is read: as it is, or through the extents of a file in it."""
+
+    DEVICE = "csi"
+    EXTENTS = "csi-through-extents"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Whom a mover asks what differs between a snapshot (our twin of it) and an earlier one (its handle).
+
+    Without a handle: what the snapshot has allocated.
+    """
+
+    through: AskedThrough
+    service: MetadataService
+    twin: str
+    base_handle: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RunMover:
     """A mover Job. `claim` is the source, `snapshots` are ids of the repository, `deadline` is in seconds.
 
+    `parent` is the snapshot that a copy starts from.
     FORGET without snapshots means everything that this backup wrote, or with `parts_only` all but its commit.
     """
 
@@ -119,6 +141,9 @@ class RunMover:
     sample: str | None = None
     manifests: str | None = None
     parts_only: bool = False
+    parent: str | None = None
+    ask: Ask | None = None
+    record_extents: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +154,14 @@ class Delete:
     name: str
     uid: str
     namespace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSnapshot:
+    """See that a snapshot of ours which outlives its backup takes its storage with it when it goes."""
+
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +186,7 @@ Action = (
     | MakeClaim
     | RunMover
     | Delete
+    | KeepSnapshot
     | DropFinalizer
 )
 

@@ -6,10 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec
-from coeval.api.v1alpha1.vmbackup import Phase, VMBackupSpec, VMBackupStatus
+from coeval.api.v1alpha1.vmbackup import Phase, VMBackupSpec, VMBackupStatus, VolumeStatus
 from coeval.controllers.mover_state import MoverJob, MoverPod
 from coeval.domain.guest import Instance, Machine
-from coeval.domain.storage import Claim, Content, Snapshot, SnapshotClass
+from coeval.domain.storage import Claim, Content, MetadataService, Snapshot, SnapshotClass
 
 FINALIZER = "coeval.dev/cleanup"
 TERMINAL = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED})
@@ -61,6 +61,16 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """A completed VMBackup of the same VM in the same repository."""
+
+    name: str
+    point_in_time: datetime
+    snapshot_id: str
+    volumes: tuple[VolumeStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Repository:
     """The BackupRepository, and whether our namespace may use it."""
 
@@ -98,17 +108,22 @@ class World:
     """Observed live for one reconcile; what the stage does not need is empty.
 
     `snapshots` and `contents` are the originals in the VM's namespace, by name; `twins`, `twin_contents`,
-    `claims` of twins, `jobs`, `pods` and `manifests` are ours in the operator's namespace.
+    `claims` of twins, `jobs`, `pods` and `manifests` are ours in the operator's namespace. `base_snapshots`
+    are those that `earlier` backups have left, by name; `metadata_services` are by driver, or what is wrong
+    with one.
     """
 
     backup: Backup
     rivals: tuple[Rival, ...] = ()
+    earlier: tuple[Earlier, ...] = ()
+    base_snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
     machine: Machine | None = None
     instance: Instance | None = None
     claims: Mapping[str, Claim] = field(default_factory=dict)
     snapshot_classes: tuple[SnapshotClass, ...] = ()
     storage_classes: frozenset[str] = frozenset()
     repository: Repository | None = None
+    metadata_services: Mapping[str, MetadataService | str] = field(default_factory=dict)
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
     contents: Mapping[str, Content] = field(default_factory=dict)
     twins: Mapping[str, Snapshot] = field(default_factory=dict)

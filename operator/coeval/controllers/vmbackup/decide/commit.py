@@ -1,9 +1,10 @@
 """When every part is as of T1: one entry in the repository that joins them, read back before it counts."""
 
 from coeval.api.v1alpha1.vmbackup import RepositoryStatus, Role, Verify, VolumeStatus
-from coeval.controllers.vmbackup.decide import jobs
+from coeval.controllers.vmbackup.decide import bases, jobs
 from coeval.controllers.vmbackup.decide.draft import Draft
 from coeval.controllers.vmbackup.decide.preflight import manifests_name, save_manifests
+from coeval.controllers.vmbackup.decide.step import rewinds
 from coeval.controllers.vmbackup.plan import RunMover, Verb
 from coeval.domain import naming
 
@@ -15,11 +16,13 @@ def advance(draft: Draft) -> None:
 
 
 def _reconciled(draft: Draft) -> None:
-    images = [v for v in draft.volumes if v.role is Role.IMAGE]
-    if not images:
-        draft.condition("Reconciled", "True", "NoImageVolumes", "every volume was copied from T1")
+    rewound = [v for v in draft.volumes if rewinds(v)]
+    if not rewound:
+        images = any(v.role is Role.IMAGE for v in draft.volumes)
+        reason = "CopiedFromT1" if images else "NoImageVolumes"
+        draft.condition("Reconciled", "True", reason, "every volume was copied from T1")
         return
-    chunks = sum((v.reconcile.chunks_changed or 0) if v.reconcile else 0 for v in images)
+    chunks = sum((v.reconcile.chunks_changed or 0) if v.reconcile else 0 for v in rewound)
     draft.condition(
         "Reconciled", "True", "Rewound", f"every image is as of T1; {chunks} chunks of T2 were put back"
     )
@@ -60,7 +63,7 @@ def _verify(draft: Draft, snapshot: str) -> None:
     how = draft.world.backup.spec.verify
     if how is Verify.NONE:
         draft.condition("Verified", "Unknown", "NotRequested", "spec.verify is None")
-        draft.complete()
+        _complete(draft)
         return
     wanted = RunMover(
         name=naming.child(draft.world.backup.uid, Verb.VERIFY.value),
@@ -72,13 +75,18 @@ def _verify(draft: Draft, snapshot: str) -> None:
     if jobs.ensure(draft, wanted) is not None:
         text = "a sample of the backup was" if how is Verify.SAMPLED else "the whole backup was"
         draft.condition("Verified", "True", how.value, f"{text} read back from the repository")
-        draft.complete()
+        _complete(draft)
     elif draft.status.outcome is not None:
         draft.condition("Verified", "False", draft.status.outcome.reason, draft.status.outcome.message)
 
 
+def _complete(draft: Draft) -> None:
+    bases.keep(draft)
+    draft.complete()
+
+
 def _part(volume: VolumeStatus) -> str:
-    step = volume.copy_ if volume.role is Role.DIRECT else volume.reconcile
+    step = volume.reconcile if rewinds(volume) else volume.copy_
     if step is None or step.snapshot_id is None:
         raise AssertionError(f"volume {volume.name} is finished without a snapshot")
     return step.snapshot_id

@@ -15,9 +15,9 @@ from coeval.api.v1alpha1.vmbackup import (
 from coeval.controllers.conditions import with_condition
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup.decide.progress import with_progress
+from coeval.controllers.vmbackup.decide.step import copied, finished
 from coeval.controllers.vmbackup.plan import Action, Note, Plan
 from coeval.controllers.vmbackup.world import TERMINAL, Stage, World, stage
-from coeval.domain.roles import Role
 
 _DOING = {
     Phase.PENDING: "checking what the backup needs",
@@ -193,13 +193,8 @@ def _phase(status: VMBackupStatus) -> Phase:
 def _phase_of_transfer(volumes: list[VolumeStatus]) -> Phase:
     if any(v.t1 is None or v.t1.handle is None for v in volumes):
         return Phase.SNAPSHOTTING_T1
-    if any(v.copy_ is None or v.copy_.state is not StepState.DONE for v in volumes):
+    if not all(copied(v) for v in volumes):
         return Phase.COPYING
-    if any(_unreconciled(v) for v in volumes):
+    if not all(finished(v) for v in volumes):
         return Phase.RECONCILING
     return Phase.COMMITTING
-
-
-def _unreconciled(volume: VolumeStatus) -> bool:
-    done = volume.reconcile is not None and volume.reconcile.state is StepState.DONE
-    return volume.role.value == Role.IMAGE.value and not done

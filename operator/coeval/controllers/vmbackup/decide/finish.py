@@ -17,8 +17,17 @@ from coeval.api.v1alpha1.vmbackup import (
     TroubleStatus,
 )
 from coeval.controllers.mover_state import MoverJob
+from coeval.controllers.vmbackup.decide import bases
 from coeval.controllers.vmbackup.decide.draft import Draft
-from coeval.controllers.vmbackup.plan import Delete, DropFinalizer, RemoveFinalizer, RunMover, Thing, Verb
+from coeval.controllers.vmbackup.plan import (
+    Delete,
+    DropFinalizer,
+    KeepSnapshot,
+    RemoveFinalizer,
+    RunMover,
+    Thing,
+    Verb,
+)
 from coeval.controllers.vmbackup.world import holds_guest
 from coeval.domain import naming
 from coeval.domain.storage import Content, Snapshot
@@ -56,6 +65,11 @@ def clean_up(draft: Draft) -> None:
     if _remove_twins(draft):
         draft.wait("waiting for our views of the snapshots to go", 1.0)
         return
+    # What outlives us has to go with its storage whenever it goes, whatever its class says.
+    for snapshot in bases.kept(draft):
+        if _retained(draft, snapshot):
+            draft.act(KeepSnapshot(snapshot.name, snapshot.uid))
+            draft.again(0.0)
     if _remove(draft, Thing.SNAPSHOT, _originals(draft), world.backup.namespace):
         draft.wait(f"waiting for VolumeSnapshots in {world.backup.namespace} to go", 1.0)
         return
@@ -226,7 +240,14 @@ def _originals(draft: Draft) -> list[Snapshot]:
     (csi.md 6). Its removal is asked for, its controllers see it through without us, and a backup that has
     long failed must not look as if it still worked.
     """
-    return [s for s in draft.world.snapshots.values() if not _let_go(draft, s)]
+    keep = bases.kept(draft)
+    doomed = [s for s in draft.world.snapshots.values() if s not in keep] + bases.superseded(draft)
+    return [s for s in doomed if not _let_go(draft, s)]
+
+
+def _retained(draft: Draft, snapshot: Snapshot) -> bool:
+    content = draft.world.contents.get(snapshot.content or "")
+    return content is not None and content.retains
 
 
 def _let_go(draft: Draft, snapshot: Snapshot) -> bool:

@@ -9,6 +9,7 @@ from coeval.api.v1alpha1.vmbackup import (
     VolumeStatus,
 )
 from coeval.api.v1alpha1.vmbackup import Role as ApiRole
+from coeval.controllers.vmbackup.decide import bases
 from coeval.controllers.vmbackup.decide.draft import Draft
 from coeval.controllers.vmbackup.plan import SaveManifests
 from coeval.controllers.vmbackup.world import Rival, World
@@ -257,7 +258,7 @@ def _volume(volume: GuestVolume, world: World) -> VolumeStatus:
     found = role(volume, claim.mode)
     if not isinstance(chosen, SnapshotClass) or not isinstance(found, Role):
         raise AssertionError(f"volume {volume.name} passed the preflight without a class or a role")
-    return VolumeStatus(
+    known = VolumeStatus(
         name=volume.name,
         role=ApiRole(found.value),
         claim=claim.name,
@@ -268,3 +269,4 @@ def _volume(volume: GuestVolume, world: World) -> VolumeStatus:
         snapshot_class=chosen.name,
         size_bytes=claim.size,
     )
+    return known.model_copy(update={"base": bases.choose(world, known)})

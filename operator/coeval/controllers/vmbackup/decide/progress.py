@@ -7,11 +7,12 @@ from coeval.api.v1alpha1.vmbackup import (
     CopyStatus,
     ProgressStatus,
     ReconcileStatus,
-    Role,
     StepState,
+    StepStatus,
     VMBackupStatus,
     VolumeStatus,
 )
+from coeval.controllers.vmbackup.decide.step import rewinds
 from coeval.domain.progress import Part, total
 
 
@@ -39,15 +40,15 @@ def with_progress(status: VMBackupStatus, now: datetime) -> ProgressStatus:
 def _parts(volume: VolumeStatus) -> Iterator[Part]:
     size = volume.size_bytes or 0
     copy = volume.copy_ or CopyStatus()
-    yield _part(copy, size, copy.bytes_per_second)
-    if volume.role is Role.IMAGE:
-        yield _part(volume.reconcile or ReconcileStatus(), size, None)
+    yield _part(copy, size)
+    if rewinds(volume):
+        yield _part(volume.reconcile or ReconcileStatus(), size)
 
 
-def _part(step: CopyStatus | ReconcileStatus, size: int, per_second: int | None) -> Part:
+def _part(step: StepStatus, size: int) -> Part:
     return Part(
         done=step.bytes_done or 0,
         total=size if step.bytes_total is None else step.bytes_total,
-        per_second=per_second,
+        per_second=None if step.state is StepState.DONE else step.bytes_per_second,
         finished=step.state is StepState.DONE,
     )

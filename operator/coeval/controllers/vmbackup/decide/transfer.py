@@ -1,26 +1,15 @@
 """From the snapshots of T1 to one committed entry in the repository.
 
-Per volume: twin of a snapshot → claim from the twin → mover Job → its result in status. Direct volumes are
-copied from T1; when all of them are, images are snapshotted once more (T2), copied, and rewound to T1 by a
-second Job.
+Per volume: twin of a snapshot → claim from the twin → mover Job → its result in status. Direct volumes, and
+images that are not rewound, are copied from T1; when all of them are, the other images are snapshotted once
+more (T2), copied, and rewound to T1 by a second Job.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
-
-from coeval.api.v1alpha1.vmbackup import (
-    CopyStatus,
-    ReconcileStatus,
-    Role,
-    SnapshotStatus,
-    StepState,
-    VolumeStatus,
-)
-from coeval.controllers.vmbackup.decide import commit, jobs
+from coeval.api.v1alpha1.vmbackup import Role, SnapshotStatus, Strategy, VolumeStatus
+from coeval.controllers.vmbackup.decide import changes, commit, jobs, results
 from coeval.controllers.vmbackup.decide.draft import Draft
 from coeval.controllers.vmbackup.decide.moment import snapshot_name
+from coeval.controllers.vmbackup.decide.step import Step, copied, finished, rewinds
 from coeval.controllers.vmbackup.plan import (
     Delete,
     MakeClaim,
@@ -31,30 +20,7 @@ from coeval.controllers.vmbackup.plan import (
     Thing,
     Verb,
 )
-from coeval.domain import naming
 from coeval.domain.storage import Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One mover's work on one volume, and which snapshot it reads."""
-
-    verb: Verb
-    volume: VolumeStatus
-    moment: Moment
-
-    @property
-    def source(self) -> SnapshotStatus:
-        """The snapshot as status has it."""
-        return (self.volume.t1 if self.moment is Moment.T1 else self.volume.t2) or SnapshotStatus()
-
-    def name(self, uid: str) -> str:
-        """Of the Job."""
-        return naming.child(uid, self.verb.value, self.volume.name)
-
-    def exposure(self, uid: str) -> str:
-        """Of the twin, its content and the claim: one per snapshot."""
-        return naming.child(uid, f"{self.moment.value}-twin", self.volume.name)
 
 
 def advance(draft: Draft) -> None:
@@ -67,24 +33,40 @@ def advance(draft: Draft) -> None:
         return
     if not _snapshots_ready(draft, Moment.T1, draft.volumes):
         return
+    _choose_strategies(draft)
     slots = _Slots(draft)
-    direct = [v for v in draft.volumes if v.role is Role.DIRECT]
-    images = [v for v in draft.volumes if v.role is Role.IMAGE]
-    for volume in direct:
+    rewound = [v for v in draft.volumes if rewinds(v)]
+    others = [v for v in draft.volumes if not rewinds(v)]
+    for volume in others:
         _run(draft, Step(Verb.COPY, volume, Moment.T1), slots)
-    if images and all(_copied(v) for v in _fresh(draft, direct)):
-        _advance_images(draft, images, slots)
-    if draft.status.outcome is None and all(_finished(v) for v in draft.volumes):
+    if rewound and all(copied(v) for v in _fresh(draft, others)):
+        _advance_images(draft, rewound, slots)
+    if draft.status.outcome is None and all(finished(v) for v in draft.volumes):
         commit.advance(draft)
+
+
+def _choose_strategies(draft: Draft) -> None:
+    """Once per image, when it is known what T1's snapshot is like."""
+    wanted = draft.world.backup.spec.images.strategy
+    for volume in draft.volumes:
+        if volume.role is not Role.IMAGE or volume.strategy is not None:
+            continue
+        chosen = wanted
+        if wanted is Strategy.AUTO:
+            known = changes.rolls_forward(draft, volume)
+            chosen = Strategy.ROLL_FORWARD if known else Strategy.REWIND
+        if volume.t2 is not None:  # begun before there was a choice
+            chosen = Strategy.REWIND
+        draft.volume(volume.name, strategy=chosen)
 
 
 def _advance_images(draft: Draft, images: list[VolumeStatus], slots: "_Slots") -> None:
     if not _snapshots_ready(draft, Moment.T2, images):
         return
     for volume in _fresh(draft, images):
-        if not _copied(volume):
+        if not copied(volume):
             _run(draft, Step(Verb.COPY, volume, Moment.T2), slots)
-        elif not _finished(volume):
+        elif not finished(volume):
             _run(draft, Step(Verb.RETIME, volume, Moment.T1), slots)
 
 
@@ -179,7 +161,7 @@ def _lost(draft: Draft, volume: VolumeStatus, moment: Moment) -> None:
 
 def _run(draft: Draft, step: Step, slots: _Slots) -> None:
     """Bring one step further; its result goes to status once, and is never asked for again."""
-    if draft.status.outcome is not None or _done(step):
+    if draft.status.outcome is not None or step.done:
         return
     uid = draft.world.backup.uid
     job = draft.world.jobs.get(step.name(uid))
@@ -191,9 +173,9 @@ def _run(draft: Draft, step: Step, slots: _Slots) -> None:
         return
     found = jobs.watch(draft, job)
     if found is None:
-        _record_progress(draft, step, jobs.progress(job))
+        results.progress(draft, step, jobs.progress(job))
     else:
-        _record_result(draft, step, found)
+        results.result(draft, step, found)
 
 
 def _expose(draft: Draft, step: Step) -> None:
@@ -213,8 +195,9 @@ def _expose(draft: Draft, step: Step) -> None:
     elif claim.deleting:
         draft.again(1.0)
         return
-    draft.act(_mover(draft, step, name))
-    _start(draft, step)
+    start = changes.of_copy(draft, step) if step.verb is Verb.COPY else changes.of_rewind(draft, step)
+    draft.act(_mover(draft, step, name, start))
+    results.start(draft, step, start.fallback)
     draft.again(1.0)
 
 
@@ -246,7 +229,7 @@ def _twin_ready(draft: Draft, step: Step, name: str) -> bool:
     return False
 
 
-def _mover(draft: Draft, step: Step, claim: str) -> RunMover:
+def _mover(draft: Draft, step: Step, claim: str, start: changes.Start) -> RunMover:
     volume, t1 = step.volume, draft.status.point_in_time
     interim = step.verb is Verb.COPY and step.moment is Moment.T2
     base = volume.copy_.snapshot_id if step.verb is Verb.RETIME and volume.copy_ else None
@@ -259,100 +242,13 @@ def _mover(draft: Draft, step: Step, claim: str) -> RunMover:
         as_of=(step.source.creation_time or t1) if interim else t1,
         interim=interim,
         snapshots=(base,) if base else (),
+        parent=start.parent,
+        ask=start.ask,
+        record_extents=start.record_extents,
     )
-
-
-def _start(draft: Draft, step: Step) -> None:
-    """On record before the Job is made: from here on something of ours may be in the repository."""
-    if step.verb is Verb.COPY:
-        draft.volume(step.volume.name, copy_=CopyStatus(state=StepState.RUNNING))
-    else:
-        draft.volume(step.volume.name, reconcile=ReconcileStatus(state=StepState.RUNNING))
-
-
-def _record_progress(draft: Draft, step: Step, line: Mapping[str, Any] | None) -> None:
-    draft.again(draft.settings.work_poll)
-    if line is None:
-        return
-    done, total = jobs.number(line, "bytesDone"), jobs.number(line, "bytesTotal")
-    if step.verb is Verb.RETIME:
-        old = step.volume.reconcile or ReconcileStatus()
-        draft.volume(
-            step.volume.name,
-            reconcile=old.model_copy(
-                update={"state": StepState.RUNNING, "bytes_total": total, "bytes_done": done}
-            ),
-        )
-        return
-    before = step.volume.copy_ or CopyStatus()
-    new = before.model_copy(
-        update={
-            "state": StepState.RUNNING,
-            "bytes_total": total,
-            "bytes_done": done,
-            "bytes_read": jobs.number(line, "bytesRead"),
-            "bytes_added": jobs.number(line, "bytesAdded"),
-            "bytes_per_second": jobs.number(line, "bytesPerSecond"),
-        }
-    )
-    if new != before:  # the time left is told anew only with new numbers, for the clock alone changes it
-        left = jobs.number(line, "etaSeconds")
-        eta = None if left is None else (draft.now + timedelta(seconds=left)).replace(microsecond=0)
-        new = new.model_copy(update={"eta": eta})
-    draft.volume(step.volume.name, copy_=new)
-
-
-def _record_result(draft: Draft, step: Step, result: Mapping[str, Any]) -> None:
-    total = jobs.number(result, "bytes_total")
-    snapshot = jobs.snapshot_of(draft, step.name(draft.world.backup.uid), result)
-    if snapshot is None:
-        return
-    if step.verb is Verb.COPY:
-        draft.volume(
-            step.volume.name,
-            copy_=CopyStatus(
-                state=StepState.DONE,
-                snapshot_id=snapshot,
-                bytes_total=total,
-                bytes_done=total,
-                bytes_read=jobs.number(result, "bytes_read"),
-                bytes_added=jobs.number(result, "bytes_added"),
-            ),
-        )
-    else:
-        changed = jobs.number(result, "bytes_changed")
-        draft.volume(
-            step.volume.name,
-            reconcile=ReconcileStatus(
-                state=StepState.DONE,
-                snapshot_id=snapshot,
-                change_source=str(result.get("change_source") or "Compare"),
-                bytes_read=jobs.number(result, "bytes_read"),
-                bytes_total=total,
-                bytes_done=total,
-                bytes_changed=changed,
-                bytes_rewound=changed,
-                chunks_changed=jobs.number(result, "chunks_changed"),
-            ),
-        )
-    draft.again(0.0)
 
 
 def _fresh(draft: Draft, volumes: list[VolumeStatus]) -> list[VolumeStatus]:
     """The same volumes as the draft has them now."""
     names = {v.name for v in volumes}
     return [v for v in draft.volumes if v.name in names]
-
-
-def _copied(volume: VolumeStatus) -> bool:
-    return volume.copy_ is not None and volume.copy_.state is StepState.DONE
-
-
-def _finished(volume: VolumeStatus) -> bool:
-    if volume.role is Role.DIRECT:
-        return _copied(volume)
-    return volume.reconcile is not None and volume.reconcile.state is StepState.DONE
-
-
-def _done(step: Step) -> bool:
-    return _copied(step.volume) if step.verb is Verb.COPY else _finished(step.volume)
