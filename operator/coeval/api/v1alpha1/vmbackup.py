@@ -249,6 +249,17 @@ class RepositoryStatus(Model):
     snapshot_id: Annotated[Text | None, Field(alias="snapshotID")] = None
 
 
+class RestorableStatus(Model):
+    """What may be relied on: there once the backup is Completed, and never before or otherwise."""
+
+    point_in_time: Annotated[
+        datetime | None, Field(description="T1: the moment that every disk of the backup shows.")
+    ] = None
+    consistency: Annotated[
+        Consistency | None, Field(description="The consistency that was achieved for that moment.")
+    ] = None
+
+
 class Result(StrEnum):
     """How a backup ends."""
 
@@ -291,6 +302,7 @@ class VMBackupStatus(Model):
     excluded_volumes: Annotated[list[Text], Field(max_length=256)] | None = None
     progress: ProgressStatus | None = None
     repository: RepositoryStatus | None = None
+    restorable: RestorableStatus | None = None
     outcome: OutcomeStatus | None = None
     trouble: TroubleStatus | None = None
     blocked_since: Annotated[
