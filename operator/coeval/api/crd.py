@@ -225,9 +225,9 @@ def crd(resource: Resource) -> Schema:
                 "type": "object",
                 "required": ["spec"],
                 "properties": {
-                    "apiVersion": {"type": "string"},
-                    "kind": {"type": "string"},
-                    "metadata": {"type": "object"},
+                    "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
+                    "kind": {"type": "string", "description": f"{resource.kind}."},
+                    "metadata": {"type": "object", "description": "Kubernetes' own: name, labels and so on."},
                     "spec": spec,
                     "status": status,
                 },

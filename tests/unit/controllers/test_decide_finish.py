@@ -3,17 +3,8 @@
 from typing import Any
 
 import pytest
-from coeval.api.v1alpha1.vmbackup import (
-    Consistency,
-    ConsistencyStatus,
-    CopyStatus,
-    OutcomeStatus,
-    Phase,
-    QuiesceStatus,
-    Result,
-    StepState,
-    VMBackupStatus,
-)
+from coeval.api.v1alpha1.moment import Consistency, ConsistencyStatus, QuiesceStatus
+from coeval.api.v1alpha1.vmbackup import CopyStatus, OutcomeStatus, Phase, Result, StepState, VMBackupStatus
 from coeval.controllers.vmbackup.decide import decide
 from coeval.controllers.vmbackup.decide.finish import AS_SOURCE, BOUND_CONTENT
 from coeval.controllers.vmbackup.plan import (

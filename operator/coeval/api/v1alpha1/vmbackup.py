@@ -7,21 +7,13 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from coeval.api.v1alpha1.common import Bytes, Conditions, Duration, Model, Name, ObjectName, Text
+from coeval.api.v1alpha1.moment import Consistency, ConsistencyStatus, QuiesceStatus
 from coeval.api.v1alpha1.rules import immutable_but_for, rule
 
 VolumeNames = Annotated[
     list[ObjectName],
     Field(min_length=1, max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"}),
 ]
-
-
-class Consistency(StrEnum):
-    """The least that the user accepts; Auto is the best that can be proven, at least Crash."""
-
-    AUTO = "Auto"
-    FILESYSTEM = "Filesystem"
-    CRASH = "Crash"
-    BEST_EFFORT = "BestEffort"
 
 
 class Strategy(StrEnum):
@@ -46,7 +38,7 @@ class DeletionPolicy(StrEnum):
 
 
 class Phase(StrEnum):
-    """For people; conditions are the API."""
+    """Where it is, for people; the conditions are for programs."""
 
     PENDING = "Pending"
     QUIESCING = "Quiescing"
@@ -68,7 +60,7 @@ class Role(StrEnum):
 
 
 class StepState(StrEnum):
-    """Of a mover's step."""
+    """How far a mover's step is."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -80,6 +72,7 @@ class ImagesSpec(Model):
     """How image volumes are backed up."""
 
     strategy: Strategy = Strategy.REWIND
+    """How an image's copy reaches T1: Rewind copies it from T2 and puts T1's content back."""
 
 
 class VolumesSpec(Model):
@@ -92,7 +85,9 @@ class VolumesSpec(Model):
     )
 
     include: VolumeNames | None = None
+    """Only these, by their names in the VM's spec."""
     exclude: VolumeNames | None = None
+    """All but these, by their names in the VM's spec."""
 
 
 class VMBackupSpec(Model):
@@ -100,91 +95,40 @@ class VMBackupSpec(Model):
 
     model_config = ConfigDict(json_schema_extra=immutable_but_for("cancel"))
 
-    virtual_machine: Annotated[
-        ObjectName, Field(description="Name of the VirtualMachine, in the namespace of this object.")
-    ]
-    repository: Annotated[ObjectName, Field(description="Name of the BackupRepository.")]
+    virtual_machine: ObjectName
+    """Name of the VirtualMachine, in the namespace of this object."""
+    repository: ObjectName
+    """Name of the BackupRepository."""
     consistency: Consistency = Consistency.AUTO
+    """The least that is accepted, or the backup fails; Auto: the best that can be proven, at least Crash."""
     images: ImagesSpec = ImagesSpec()
     volumes: VolumesSpec | None = None
     verify: Verify = Verify.SAMPLED
-    deadline: Annotated[
-        Duration, Field(description="The backup fails when it takes longer: 24h, 1h30m, 90s.")
-    ] = "24h"
+    """How much is read back from the repository before the backup counts; Sampled: 1 % of each volume."""
+    deadline: Duration = "24h"
+    """The backup fails when it takes longer: 24h, 1h30m, 90s."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     cancel: Annotated[
-        bool,
-        Field(
-            description="Set it to true to end the backup: the guest is thawed, everything is removed.",
-            json_schema_extra=rule("self || !oldSelf", "a cancelled backup cannot be resumed"),
-        ),
+        bool, Field(json_schema_extra=rule("self || !oldSelf", "a cancelled backup cannot be resumed"))
     ] = False
-
-
-class Window(Model):
-    """The moments that the proof rests on, by the operator's own clock."""
-
-    quiesce_sent: datetime | None = None
-    quiesce_returned: datetime | None = None
-    first_snapshot_created: datetime | None = None
-    last_creation_time_seen: datetime | None = None
-    release_sent: datetime | None = None
-    safety_timer_seconds: int | None = None
-
-
-class ConsistencyStatus(Model):
-    """What was achieved for T1, by which method, on what evidence."""
-
-    required: Consistency
-    achieved: Consistency | None = None
-    method: Text | None = None
-    proven: bool = False
-    window: Window | None = None
-    evidence: Annotated[dict[str, Text], Field(max_length=64)] | None = None
-    reason: Text | None = None
-
-
-class QuiesceStatus(Model):
-    """The freeze or pause: intent first, so that whoever comes next releases it."""
-
-    method: Text | None = None
-    intent_at: datetime | None = None
-    returned_at: datetime | None = None
-    release_sent_at: datetime | None = None
-    release_seen_at: datetime | None = None
-    attempts: int = 0
-    clear_polls: int = 0
-    last_clear_at: datetime | None = None
-    instance_uid: Annotated[Text | None, Field(alias="instanceUID")] = None
-    answer: Annotated[Text | None, Field(description="What the call answered: Ok, Refused, Ambiguous.")] = (
-        None
-    )
-    last_release_at: datetime | None = None
-    released_at: Annotated[
-        datetime | None,
-        Field(description="When a release call answered success; releaseSeenAt is the proof."),
-    ] = None
-    found_released: Annotated[
-        bool, Field(description="The release call found the guest running: something else had released it.")
-    ] = False
-    abandoned: Annotated[
-        Text | None, Field(description="Reason why the snapshots of this attempt are not used.")
-    ] = None
-    message: Text | None = None
-    refused: Annotated[
-        dict[str, Text] | None, Field(max_length=8, description="Methods that the guest refused, and why.")
-    ] = None
+    """Set it to true to end the backup: the guest is thawed, everything is removed."""
 
 
 class SnapshotStatus(Model):
     """A CSI snapshot and its identity in the storage system."""
 
     snapshot: Name | None = None
+    """Name of the VolumeSnapshot, in the VM's namespace."""
     uid: Text | None = None
+    """Its uid: another one of the same name is not it."""
     content: Name | None = None
+    """Name of the VolumeSnapshotContent that it is bound to."""
     handle: Text | None = None
+    """The snapshot's id at the CSI driver."""
     creation_time: datetime | None = None
+    """When the storage system took it, by the driver's clock."""
     restore_size: Bytes | None = None
+    """The least size of a volume made from it, in bytes."""
 
 
 class CopyStatus(Model):
@@ -192,12 +136,19 @@ class CopyStatus(Model):
 
     state: StepState = StepState.PENDING
     snapshot_id: Annotated[Text | None, Field(alias="snapshotID")] = None
+    """The copy's snapshot in the repository, a part of the backup; gone once that is committed."""
     bytes_total: Bytes | None = None
+    """Size of the volume in bytes."""
     bytes_done: Bytes | None = None
+    """Bytes of the volume that are dealt with, holes included."""
     bytes_read: Bytes | None = None
+    """Bytes that were read from the snapshot; holes are not."""
     bytes_added: Bytes | None = None
+    """Bytes that the repository grew by: new chunks, compressed and encrypted."""
     bytes_per_second: Bytes | None = None
+    """Present speed, in bytes of the volume per second."""
     eta: datetime | None = None
+    """When it will be done at this speed."""
 
 
 class ReconcileStatus(Model):
@@ -205,29 +156,47 @@ class ReconcileStatus(Model):
 
     state: StepState = StepState.PENDING
     snapshot_id: Annotated[Text | None, Field(alias="snapshotID")] = None
+    """The rewound copy's snapshot in the repository, a part of the backup; gone once that is committed."""
     change_source: Text | None = None
+    """Who said what differs between T1 and T2: CSI, CSIThroughExtents or Compare."""
     bytes_total: Bytes | None = None
+    """Size of the image as of T1, in bytes."""
     bytes_done: Bytes | None = None
+    """Bytes of the image that are dealt with."""
     bytes_read: Bytes | None = None
+    """Bytes that were read from the snapshot of T1."""
     bytes_changed: Bytes | None = None
+    """Bytes of the chunks that differed between T1 and T2."""
     bytes_rewound: Bytes | None = None
+    """Bytes of those that were put back to T1; all of them, when it is done."""
     chunks_changed: int | None = None
+    """Number of the chunks that differed; a chunk has 1 MiB."""
 
 
 class VolumeStatus(Model):
     """One volume of the VM."""
 
     name: Name
+    """Its name in the VM's spec."""
     role: Role
     claim: Name
+    """Name of its PVC."""
     claim_uid: Text | None = None
+    """uid of the PVC: another one of the same name is not it."""
     persistent_volume: Name | None = None
+    """Name of the PersistentVolume that the PVC is bound to."""
     driver: Name | None = None
+    """The CSI driver."""
     storage_class: Text | None = None
+    """Name of the PVC's StorageClass."""
     snapshot_class: Name | None = None
+    """Name of the VolumeSnapshotClass that its snapshots are made with."""
     size_bytes: Bytes | None = None
+    """Capacity of the PVC, in bytes."""
     t1: SnapshotStatus | None = None
+    """The snapshot of T1, the moment that the backup shows."""
     t2: SnapshotStatus | None = None
+    """The later snapshot that an image is copied from; direct volumes have none."""
     copy_: Annotated[CopyStatus | None, Field(alias="copy")] = None
     reconcile: ReconcileStatus | None = None
 
@@ -236,28 +205,33 @@ class ProgressStatus(Model):
     """Over all movers that this backup needs."""
 
     bytes_done: Bytes = 0
+    """Bytes that are dealt with; an image counts twice, for its copy and for its rewind."""
     bytes_total: Bytes = 0
+    """Bytes that there are to deal with, counted the same way."""
     bytes_per_second: Bytes | None = None
+    """Present speed of all copies together, in bytes per second."""
     eta: datetime | None = None
+    """When all of it will be done at this speed."""
     percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share that is done; 100 only when every volume is finished."""
 
 
 class RepositoryStatus(Model):
     """Where the backup is."""
 
     path: Text | None = None
+    """Folder of the VM's repository in the BackupRepository's place: <prefix>/<namespace>/<vm>."""
     snapshot_id: Annotated[Text | None, Field(alias="snapshotID")] = None
+    """The backup's snapshot in it, once it is committed: what restic and coeval restore by."""
 
 
 class RestorableStatus(Model):
     """What may be relied on: there once the backup is Completed, and never before or otherwise."""
 
-    point_in_time: Annotated[
-        datetime | None, Field(description="T1: the moment that every disk of the backup shows.")
-    ] = None
-    consistency: Annotated[
-        Consistency | None, Field(description="The consistency that was achieved for that moment.")
-    ] = None
+    point_in_time: datetime | None = None
+    """T1: the moment that every disk of the backup shows."""
+    consistency: Consistency | None = None
+    """The consistency that was achieved for that moment; BestEffort: no common moment is proven."""
 
 
 class Result(StrEnum):
@@ -273,39 +247,49 @@ class OutcomeStatus(Model):
 
     result: Result
     reason: Text
+    """Why, as one word in CamelCase."""
     message: Text = ""
+    """Why, for people."""
     decided_at: datetime | None = None
-    forgotten: Annotated[
-        Text | None, Field(description="What became of partial copies in the repository.")
-    ] = None
+    """When this was decided; the clean-up comes after."""
+    forgotten: Text | None = None
+    """What became of partial copies in the repository."""
 
 
 class TroubleStatus(Model):
     """What the API server refuses at present; it fails the backup when it stays."""
 
     reason: Text
+    """Why, as one word in CamelCase."""
     message: Text = ""
+    """What was refused, in the API server's words."""
     since: datetime
+    """When it was refused first."""
 
 
 class VMBackupStatus(Model):
     """What is known and what was done."""
 
     observed_generation: int | None = None
+    """metadata.generation of the spec that this status is about."""
     phase: Phase = Phase.PENDING
     started_at: datetime | None = None
+    """When the operator saw the backup first; spec.deadline counts from here."""
     completed_at: datetime | None = None
+    """When it ended, whichever way, everything temporary removed."""
     point_in_time: datetime | None = None
+    """T1, once it is taken. Only status.restorable says that there is a backup of it."""
     consistency: ConsistencyStatus | None = None
     quiesce: QuiesceStatus | None = None
     volumes: Annotated[list[VolumeStatus], Field(max_length=256)] | None = None
+    """The volumes of the backup, and how far each is."""
     excluded_volumes: Annotated[list[Text], Field(max_length=256)] | None = None
+    """Volumes of the VM that are not in the backup, each with the reason."""
     progress: ProgressStatus | None = None
     repository: RepositoryStatus | None = None
     restorable: RestorableStatus | None = None
     outcome: OutcomeStatus | None = None
     trouble: TroubleStatus | None = None
-    blocked_since: Annotated[
-        datetime | None, Field(description="Since when something stands in the way of the start.")
-    ] = None
+    blocked_since: datetime | None = None
+    """Since when something stands in the way of the start."""
     conditions: Conditions | None = None
