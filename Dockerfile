@@ -3,7 +3,7 @@
 FROM debian:trixie-slim AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-pip
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY operator operator
 RUN python3 -m pip install --no-cache-dir --target /opt/coeval --constraint requirements.lock . && rm -rf /opt/coeval/bin
 

@@ -282,7 +282,7 @@ def _code(debian: Path) -> Path:
     files = [
         path for path in sorted(operator.rglob("*")) if path.is_file() and "__pycache__" not in path.parts
     ]
-    files += [REPOSITORY / "pyproject.toml", LAUNCHER]
+    files += [REPOSITORY / "pyproject.toml", REPOSITORY / "LICENSE", LAUNCHER]
 
     def make(root: Path) -> None:
         with tempfile.TemporaryDirectory() as wheels:

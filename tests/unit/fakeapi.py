@@ -3,9 +3,8 @@
 It keeps the rules that our correctness rests on: resourceVersion and uid preconditions, generation, the
 status subresource, finalizers and deletionTimestamp, owner references and their garbage collection,
 namespaces, fields that may not change, strict schemas for our own kinds. It does not keep: defaulting,
-validation of foreign kinds, CEL, other field managers, lists as maps under apply (a list that is applied
-replaces the list; only finalizers and ownerReferences are merged), foreground deletion, grace periods.
-Those are tested on the real API server.
+validation of foreign kinds, CEL, field managers, foreground deletion, grace periods. Those are tested on the
+real API server.
 """
 
 import asyncio
@@ -22,7 +21,6 @@ from tests.unit.fakeapi_rules import (
     IMMUTABLE,
     WITHOUT_STATUS,
     Ref,
-    applied,
     check_schema,
     content,
     dig,
@@ -91,7 +89,6 @@ class FakeApi:
         self.calls: list[Call] = []
         self._now = now
         self._objects: dict[Ref, Object] = {}
-        self._applied: dict[Ref, Object] = {}
         self._version = 0
         self._uids = 0
         for name in namespaces:
@@ -160,25 +157,6 @@ class FakeApi:
             return self._insert(ref, without_status(kind, sent))
 
         return await self._call(Call("create", kind, namespace, name_of(body)), act)
-
-    async def apply(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
-        def act() -> Object:
-            ref, sent = self._incoming(kind, body, namespace)
-            sent = without_status(kind, sent)
-            old = self._objects.get(ref)
-            if old is None:
-                if "uid" in sent["metadata"] or "resourceVersion" in sent["metadata"]:
-                    raise Conflict(
-                        409, "Conflict", f'{kind.plural} "{ref[2]}": precondition, but there is none'
-                    )
-                stored = self._insert(ref, sent)
-            else:
-                self._precondition(ref, old, sent["metadata"])
-                stored = self._update(ref, applied(old, self._applied.get(ref, {}), sent), old)
-            self._applied[ref] = sent
-            return stored
-
-        return await self._call(Call("apply", kind, namespace, name_of(body)), act)
 
     async def patch(self, kind: Kind, name: str, body: Object, namespace: str | None = None) -> Object:
         def act() -> Object:
@@ -368,7 +346,6 @@ class FakeApi:
             gone = [ref for ref, obj in self._objects.items() if self._is_gone(ref, obj)]
             for ref in gone:
                 del self._objects[ref]
-                self._applied.pop(ref, None)
             orphans = [ref for ref, obj in self._objects.items() if self._is_orphan(ref, obj)]
             for ref in orphans:
                 meta = self._objects[ref]["metadata"]

@@ -77,19 +77,6 @@ def merge_patch(old: Any, patch: Any) -> Any:
     return merged
 
 
-def applied(old: Any, before: Any, now: Any, field: str = "") -> Any:
-    """What server-side apply makes of `old`, when we had applied `before` and now apply `now`."""
-    if isinstance(now, dict):
-        before = before if isinstance(before, dict) else {}
-        ours_no_more = before.keys() - now.keys()
-        kept = {k: v for k, v in (old if isinstance(old, dict) else {}).items() if k not in ours_no_more}
-        return kept | {k: applied(kept.get(k), before.get(k), v, k) for k, v in now.items()}
-    if field in ("finalizers", "ownerReferences"):
-        dropped = [v for v in before or [] if v not in now]
-        return [v for v in old or [] if v not in dropped and v not in now] + now
-    return now
-
-
 def check_schema(kind: Kind, obj: Object) -> None:
     schema = SCHEMAS.get(kind.kind) if kind.group == "coeval.dev" else None
     unknown = [] if schema is None else list(unknown_fields(obj, schema, ""))

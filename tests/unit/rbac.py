@@ -11,7 +11,7 @@ from tests.unit.fakeapi import Call
 BASE = Path(__file__).resolve().parents[2] / "manifests" / "base"
 HOME = "coeval-system"
 
-VERBS = {"replace_status": "update", "apply": "patch", "logs": "get", "create_token": "create"}
+VERBS = {"replace_status": "update", "logs": "get", "create_token": "create"}
 SUBRESOURCES = {"replace_status": "/status", "logs": "/log", "create_token": "/token"}
 
 

@@ -102,28 +102,10 @@ async def test_patch_preconditions(api: FakeApi, field: str) -> None:
         await api.patch(VM_BACKUP, "none", {}, "shop")
 
 
-async def test_apply_owns_what_it_sends_and_gives_up_what_it_no_longer_sends(api: FakeApi) -> None:
-    await api.apply(JOB, job(labels={"a": "1", "b": "2"}), NS)
-    await api.patch(JOB, "j", {"metadata": {"labels": {"theirs": "x"}}, "spec": {"suspend": True}}, NS)
-    again = await api.apply(JOB, job(labels={"a": "3"}), NS)
-    assert again["metadata"]["labels"] == {"a": "3", "theirs": "x"}
-    assert again["spec"]["suspend"] is True
-    version = again["metadata"]["resourceVersion"]
-    assert (await api.apply(JOB, job(labels={"a": "3"}), NS))["metadata"]["resourceVersion"] == version
-
-
-async def test_apply_with_a_uid_never_creates(api: FakeApi) -> None:
-    with pytest.raises(Conflict):
-        await api.apply(JOB, job(uid="gone"), NS)
-    await api.apply(JOB, job(), NS)
-    with pytest.raises(Conflict):
-        await api.apply(JOB, job(uid="another"), NS)
-
-
 async def test_fields_that_may_not_change(api: FakeApi) -> None:
-    await api.apply(JOB, job(), NS)
+    await api.create(JOB, job(), NS)
     with pytest.raises(Invalid, match=r"spec\.template"):
-        await api.apply(JOB, job(image="other"), NS)
+        await api.patch(JOB, "j", {"spec": job(image="other")["spec"]}, NS)
     await api.patch(JOB, "j", {"spec": {"parallelism": 0}}, NS)
 
 

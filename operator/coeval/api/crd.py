@@ -176,10 +176,12 @@ RESOURCES = (
         status=VMBackupStatus,
         columns=(
             Column("VM", ".spec.virtualMachine"),
+            Column("Ready", _condition("Ready", "status")),
             Column("Phase", ".status.phase"),
-            Column("Consistency", ".status.consistency.achieved"),
             Column("Progress%", ".status.progress.percent", "integer"),
-            Column("Point in time", ".status.pointInTime"),
+            # Not what was achieved on the way: a backup that failed has nothing to rely on.
+            Column("Consistency", ".status.restorable.consistency"),
+            Column("Point in time", ".status.restorable.pointInTime"),
             AGE,
             Column("Repository", ".spec.repository", priority=1),
             Column("Reason", _condition("Ready", "reason"), priority=1),
@@ -223,9 +225,9 @@ def crd(resource: Resource) -> Schema:
                 "type": "object",
                 "required": ["spec"],
                 "properties": {
-                    "apiVersion": {"type": "string"},
-                    "kind": {"type": "string"},
-                    "metadata": {"type": "object"},
+                    "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
+                    "kind": {"type": "string", "description": f"{resource.kind}."},
+                    "metadata": {"type": "object", "description": "Kubernetes' own: name, labels and so on."},
                     "spec": spec,
                     "status": status,
                 },

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+from coeval import __version__
 from coeval.cli import backup, repo, volume
 from coeval.cli.session import emit, failure
 
@@ -16,12 +18,27 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Every disk of a virtual machine, from the same moment.",
 )
 app.add_typer(repo.app, name="repo")
 app.add_typer(volume.app, name="volume")
 app.command()(backup.commit)
 app.command()(backup.verify)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"coeval {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Tell the version and end.")
+    ] = False,
+) -> None:
+    """Every disk of a virtual machine, from the same moment."""
 
 
 @app.command()
@@ -40,7 +57,6 @@ def main(arguments: list[str] | None = None) -> None:
     except TyperException as error:
         # Without a command, the help was just shown and the message is empty.
         message = f"{error.format_message() or 'a command is needed'} (see --help)"
-        sys.stderr.write(f"coeval: {message}\n")
         emit(failure("InvalidArgument", message), _result_option(arguments))
         sys.exit(2)
     except typer.Abort:

@@ -146,7 +146,13 @@ def failure(reason: str, message: str) -> Result:
 
 
 def emit(doc: Result, result: Path | None) -> None:
-    """Write the one JSON document to stdout, and to the result file, where a long message is shortened."""
+    """Write the one JSON document to stdout, and to the result file, where a long message is shortened.
+
+    A failure is told on stderr, too, as one line for people.
+    """
+    if "error" in doc:
+        message = " ".join(doc["error"]["message"].split())
+        sys.stderr.write(f"coeval: {doc['error']['reason']}: {message}\n")
     sys.stdout.write(json.dumps(doc) + "\n")
     sys.stdout.flush()
     if result is None:
@@ -159,7 +165,7 @@ def emit(doc: Result, result: Path | None) -> None:
     try:
         result.write_text(text + "\n")
     except OSError as error:
-        sys.stderr.write(f"--result {result}: {error.strerror}\n")
+        sys.stderr.write(f"coeval: --result {result}: {error.strerror}\n")
         raise typer.Exit(1) from error
 
 

@@ -27,7 +27,6 @@ CHUNK = 500
 LOG_BYTES = 1 << 20
 
 MERGE_PATCH = "application/merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
 
 _ERRORS: dict[int, type[ApiError]] = {
     400: Invalid,
@@ -146,14 +145,6 @@ class Client:
         """Create it. Conflict (reason AlreadyExists) where the name is taken."""
         made: Object = await self._json("POST", _path(kind, _home(body, namespace)), _WRITE, body)
         return made
-
-    async def apply(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
-        """Server-side apply, forced: we own the fields that we send."""
-        path = _path(kind, _home(body, namespace), body["metadata"]["name"])
-        applied: Object = await self._json(
-            "PATCH", path, {**_WRITE, "force": "true"}, body, content_type=APPLY_PATCH
-        )
-        return applied
 
     async def patch(self, kind: Kind, name: str, body: Object, namespace: str | None = None) -> Object:
         """JSON merge patch."""

@@ -67,9 +67,6 @@ class KubeApi(Protocol):
     async def create(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
         """Create it. Conflict (reason AlreadyExists) where the name is taken."""
 
-    async def apply(self, kind: Kind, body: Object, namespace: str | None = None) -> Object:
-        """Server-side apply as field manager `coeval`, forced: we own the fields that we send."""
-
     async def patch(self, kind: Kind, name: str, body: Object, namespace: str | None = None) -> Object:
         """JSON merge patch; put metadata.resourceVersion or metadata.uid into the body as a precondition."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from coeval.mover.errors import InterimSnapshot
-from coeval.repository.errors import InvalidArgument, SnapshotNotFound
+from coeval.repository.errors import InvalidArgument, RepositoryDamaged, SnapshotNotFound
 from coeval.repository.repository import Repository
 from coeval.repository.snapshot import Snapshot, parse_go_time
 from coeval.repository.tree import go_time
@@ -19,6 +19,9 @@ LATEST = "latest"
 VOLUME = "volume"
 AS_OF = "as-of"
 
+NAMED = 8
+"""Names of a sort that a message has, so that it fits in a termination message."""
+
 _OURS = {"coeval", VOLUME, AS_OF}
 
 
@@ -28,13 +31,22 @@ def value(snapshot: Snapshot, key: str) -> str | None:
 
 
 def find(repository: Repository, wanted: str) -> Snapshot:
-    """Give the snapshot of an id's beginning, or the newest backup for `latest`. Raises SnapshotNotFound.
+    """Give the snapshot of an id's beginning, or the newest backup for `latest`.
 
-    A part and an interim copy are no backups, so `latest` never is one of these.
+    A part and an interim copy are no backups, so `latest` never is one of these. A snapshot that cannot be
+    read may be the newest: nobody is given an older one for it unasked. An id needs none of the others.
+    Raises SnapshotNotFound, RepositoryDamaged.
     """
     if wanted != LATEST:
         return repository.snapshot(wanted)
-    finished = [s for s in repository.snapshots() if not {PART, INTERIM} & set(s.tags)]
+    damaged: list[str] = []
+    finished = [s for s in repository.snapshots(damaged) if not {PART, INTERIM} & set(s.tags)]
+    if damaged:
+        there = some([label(s) for s in sorted(finished, key=as_of, reverse=True)])
+        raise RepositoryDamaged(
+            f"which backup is the latest cannot be told, for it may be one that cannot be read: "
+            f"{some(damaged)}; give the id of one that can be read: {there or 'there is none'}"
+        )
     if not finished:
         raise SnapshotNotFound("the repository holds no finished backup yet")
     return max(finished, key=as_of)
@@ -44,6 +56,19 @@ def as_of(snapshot: Snapshot) -> datetime:
     """Give the moment that a snapshot shows; of one that is not ours, when it was made."""
     text = value(snapshot, AS_OF)
     return parse_go_time(text) if text else snapshot.time
+
+
+def label(snapshot: Snapshot) -> str:
+    """Give what people tell a snapshot by: enough of its id, its moment and its backup."""
+    backup = value(snapshot, BACKUP)
+    moment = f"as of {value(snapshot, AS_OF) or go_time(snapshot.time)}"
+    return f"{snapshot.id[:8]} ({moment}{f', {backup}' if backup else ''})"
+
+
+def some(names: list[str]) -> str:
+    """Give the first names, and the number of those left out."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def parse_moment(option: str, text: str | None) -> datetime:

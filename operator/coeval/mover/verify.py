@@ -12,6 +12,7 @@ from functools import partial
 
 from coeval.mover import tags
 from coeval.mover.content import ContentList, load_content
+from coeval.mover.damage import Harm
 from coeval.mover.fan_out import fan_out
 from coeval.mover.layout import volume_trees
 from coeval.mover.progress import Progress
@@ -59,11 +60,10 @@ class _Damages:
                 self.found.append(str(error))
                 self.packs.update(packs)
 
-    def report(self, snapshot_id: str, repaired: str) -> None:
-        if self.found:
-            more = len(self.found) - NAMED_DAMAGES
-            named = "; ".join(sorted(self.found)[:NAMED_DAMAGES]) + (f"; and {more} more" if more > 0 else "")
-            raise RepositoryDamaged(f"snapshot {snapshot_id}: {named}{repaired}")
+    def report(self, snapshot_id: str, harm: str, repaired: str) -> None:
+        more = len(self.found) - NAMED_DAMAGES
+        named = "; ".join(sorted(self.found)[:NAMED_DAMAGES]) + (f"; and {more} more" if more > 0 else "")
+        raise RepositoryDamaged(f"snapshot {snapshot_id}: {harm}{named}{repaired}")
 
 
 def parse_sample(text: str) -> float:
@@ -82,8 +82,9 @@ def verify(
 ) -> Result:
     """Prove that a snapshot can be read: structure and index in full, `fraction` of each file's chunks.
 
-    Raises RepositoryDamaged after all was tried, naming the first few damaged objects; with `repair`, an
-    exclusive lock, after damaged packs were taken out of the index.
+    Raises RepositoryDamaged after all was tried, naming the volumes and the other snapshots that are not
+    whole, and the first few damaged objects; with `repair`, an exclusive lock, after damaged packs were taken
+    out of the index.
     """
     begun = datetime.now(UTC)
     repository.lenient = True
@@ -96,8 +97,10 @@ def verify(
     else:
         verified = _verify_packs(repository, seen, progress, damages)
     damages.found += repository.passed_over
-    repaired = _repair(repository, repair, damages) if repair else ""
-    damages.report(snapshot.id, repaired)
+    if damages.found:
+        harm = Harm(repository, damages.packs).told(snapshot)
+        repaired = _repair(repository, repair, damages) if repair else ""
+        damages.report(snapshot.id, harm, repaired)
     return {
         "snapshot": snapshot.id,
         "as_of": go_time(tags.as_of(snapshot)),

@@ -171,6 +171,25 @@ def test_shipped_schemas_are_structural_and_bounded(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [r.kind for r in RESOURCES])
+def test_every_field_says_what_it_is(kind: str) -> None:
+    schema = spec_of(kind)
+    fields = [
+        (f"{path}.{name}", child)
+        for path, node in nodes(schema)
+        for name, child in node.get("properties", {}).items()
+    ]
+    assert len(fields) > 20
+    assert [path for path, field in fields if len(field.get("description", "")) < 5] == []
+
+
+def test_the_text_below_a_field_is_its_description_beside_that_of_its_type() -> None:
+    status = spec_of("VMBackup")["properties"]["status"]["properties"]
+    assert status["volumes"]["items"]["properties"]["sizeBytes"]["description"].endswith("in bytes.")
+    assert status["consistency"]["properties"]["required"]["description"] == "spec.consistency."
+    assert status["quiesce"]["description"].startswith("The freeze or pause")
+
+
+@pytest.mark.parametrize("kind", [r.kind for r in RESOURCES])
 def test_conditions_are_a_map_by_type(kind: str) -> None:
     conditions = spec_of(kind)["properties"]["status"]["properties"]["conditions"]
     assert conditions["x-kubernetes-list-type"] == "map"

@@ -22,12 +22,6 @@ from tests.tools.servers import S3Server
 COEVAL = [sys.executable, "-m", "coeval.cli.main"]
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    (tmp_path / "image").write_bytes(b"image" * 1000)
-    return Cli(tmp_path)
-
-
 def test_wrong_usage_ends_in_the_same_document(cli: Cli, tmp_path: Path) -> None:
     result = tmp_path / "result"
     for words in (

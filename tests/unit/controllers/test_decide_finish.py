@@ -3,15 +3,8 @@
 from typing import Any
 
 import pytest
-from coeval.api.v1alpha1.vmbackup import (
-    CopyStatus,
-    OutcomeStatus,
-    Phase,
-    QuiesceStatus,
-    Result,
-    StepState,
-    VMBackupStatus,
-)
+from coeval.api.v1alpha1.moment import Consistency, ConsistencyStatus, QuiesceStatus
+from coeval.api.v1alpha1.vmbackup import CopyStatus, OutcomeStatus, Phase, Result, StepState, VMBackupStatus
 from coeval.controllers.vmbackup.decide import decide
 from coeval.controllers.vmbackup.decide.finish import AS_SOURCE, BOUND_CONTENT
 from coeval.controllers.vmbackup.plan import (
@@ -142,6 +135,22 @@ def test_the_guest_is_released_before_the_end_is_declared() -> None:
     assert plan.status.phase is Phase.CLEANING_UP
 
 
+def test_only_a_completed_backup_says_what_may_be_relied_on() -> None:
+    achieved = ConsistencyStatus(
+        required=Consistency.AUTO, achieved=Consistency.FILESYSTEM, method="GuestFreeze"
+    )
+    for result in Result:
+        status = ending(result).model_copy(update={"consistency": achieved})
+        running = decide(world(status, jobs=mover("copy", "data")), at(60), SETTINGS)
+        assert running.status.restorable is None, "not before the end"
+        restorable = decide(world(status), at(60), SETTINGS).status.restorable
+        if result is Result.COMPLETED:
+            assert restorable is not None
+            assert (restorable.point_in_time, restorable.consistency) == (NOW, Consistency.FILESYSTEM)
+        else:
+            assert restorable is None
+
+
 @pytest.mark.parametrize(
     ("result", "ready", "stalled"),
     [
@@ -156,6 +165,7 @@ def test_conditions_of_an_end(result: Result, ready: str, stalled: str) -> None:
     assert condition(plan, "Ready") == (ready, "R")
     assert condition(plan, "Stalled")[0] == stalled
     assert condition(plan, "Reconciling")[0] == "False"
+    assert (plan.status.restorable is not None) == (result is Result.COMPLETED)
     after = of_backup(world(), status=plan.status)
     assert after.backup.stage is Stage.TERMINAL
     end = decide(after, at(61), SETTINGS)

@@ -4,12 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from coeval.api.v1alpha1.vmbackup import (
-    QuiesceStatus,
-    Result,
-    VMBackupStatus,
-    Window,
-)
+from coeval.api.v1alpha1.moment import QuiesceStatus, Window
+from coeval.api.v1alpha1.vmbackup import Result, VMBackupStatus
 from coeval.controllers.vmbackup.decide import decide, record
 from coeval.controllers.vmbackup.plan import (
     Delete,

@@ -5,11 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec
+from coeval.api.v1alpha1.moment import Consistency, ConsistencyStatus, QuiesceStatus
 from coeval.api.v1alpha1.vmbackup import (
-    Consistency,
-    ConsistencyStatus,
     CopyStatus,
-    QuiesceStatus,
     ReconcileStatus,
     RepositoryStatus,
     Role,

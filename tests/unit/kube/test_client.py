@@ -87,7 +87,6 @@ async def test_what_is_sent() -> None:
         port: KubeApi = client
         await port.get(JOB, "j", "ns")
         await port.create(JOB, OBJECT)
-        await port.apply(JOB, OBJECT)
         await port.patch(JOB, "j", {"metadata": {"labels": None}}, "ns")
         await port.replace_status(VM_BACKUP, OBJECT)
         await port.delete(JOB, "j", "ns", uid="u", propagation="Foreground")
@@ -97,16 +96,15 @@ async def test_what_is_sent() -> None:
         assert sent == [
             ("GET", f"{jobs}/j", {}, "application/json"),
             ("POST", jobs, STRICT, "application/json"),
-            ("PATCH", f"{jobs}/j", STRICT | {"force": "true"}, "application/apply-patch+yaml"),
             ("PATCH", f"{jobs}/j", STRICT, "application/merge-patch+json"),
             ("PUT", "/apis/coeval.dev/v1alpha1/namespaces/ns/vmbackups/j/status", STRICT, "application/json"),
             ("DELETE", f"{jobs}/j", {}, "application/json"),
             ("GET", "/apis/coeval.dev/v1alpha1/backuprepositories/main", {}, "application/json"),
         ]
-        assert server.seen[2]["body"] == OBJECT
-        assert server.seen[3]["body"] == {"metadata": {"labels": None}}
-        assert server.seen[5]["body"]["preconditions"] == {"uid": "u"}
-        assert server.seen[5]["body"]["propagationPolicy"] == "Foreground"
+        assert server.seen[1]["body"] == OBJECT
+        assert server.seen[2]["body"] == {"metadata": {"labels": None}}
+        assert server.seen[4]["body"]["preconditions"] == {"uid": "u"}
+        assert server.seen[4]["body"]["propagationPolicy"] == "Foreground"
         assert {s["auth"] for s in server.seen} == {"bearer t0ken"}
 
 

@@ -31,10 +31,17 @@ Duration = Annotated[
 
 
 class Model(BaseModel):
-    """Reads tolerantly: a newer operator may have written fields that this one does not know."""
+    """Reads tolerantly: a newer operator may have written fields that this one does not know.
+
+    The text below a field is its description in the CRD: what `kubectl explain` says.
+    """
 
     model_config = ConfigDict(
-        alias_generator=AliasGenerator(alias=to_camel), populate_by_name=True, extra="ignore", frozen=True
+        alias_generator=AliasGenerator(alias=to_camel),
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -42,19 +49,26 @@ class Condition(Model):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
+    """What it is about, in CamelCase: Ready, Reconciling, Stalled and others."""
     status: Literal["True", "False", "Unknown"]
+    """Whether it is so."""
     reason: Annotated[
         str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
     ]
+    """Why, as one word in CamelCase for programs."""
     message: Annotated[str, Field(max_length=32768)] = ""
+    """Why, for people, with the way out where something failed."""
     last_transition_time: datetime
+    """When status last changed."""
     observed_generation: int | None = None
+    """metadata.generation of the spec that this was said of."""
 
 
 Conditions = Annotated[
     list[Condition],
     Field(
         max_length=16,
+        description="What is true of the object at present, one entry per type; the API for programs.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     ),
 ]

@@ -3,15 +3,8 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from coeval.api.v1alpha1.vmbackup import (
-    OutcomeStatus,
-    Phase,
-    QuiesceStatus,
-    Result,
-    StepState,
-    VMBackupStatus,
-    VolumeStatus,
-)
+from coeval.api.v1alpha1.moment import QuiesceStatus
+from coeval.api.v1alpha1.vmbackup import OutcomeStatus, Phase, Result, StepState, VMBackupStatus, VolumeStatus
 from coeval.controllers.conditions import with_condition
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup.decide.progress import with_progress

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from coeval.api.v1alpha1.vmbackup import QuiesceStatus, TroubleStatus, VMBackupStatus, Window
+from coeval.api.v1alpha1.moment import QuiesceStatus, Window
+from coeval.api.v1alpha1.vmbackup import TroubleStatus, VMBackupStatus
 from coeval.controllers.vmbackup.plan import Fact, Quiesced, Refused, Released
 from coeval.domain.guest import Answer
 

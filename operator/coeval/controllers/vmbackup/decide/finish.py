@@ -12,6 +12,7 @@ from coeval.api.v1alpha1.vmbackup import (
     DeletionPolicy,
     OutcomeStatus,
     Phase,
+    RestorableStatus,
     Result,
     StepState,
     TroubleStatus,
@@ -106,6 +107,13 @@ def settle(draft: Draft) -> None:
     )
     message = _last_words(draft, outcome)
     if result is Result.COMPLETED:
+        consistency = draft.status.consistency
+        draft.set(
+            restorable=RestorableStatus(
+                point_in_time=draft.status.point_in_time,
+                consistency=consistency.achieved if consistency is not None else None,
+            )
+        )
         draft.condition("Ready", "True", outcome.reason, message)
         draft.condition("Stalled", "False", outcome.reason)
         draft.note("Normal", outcome.reason, message)

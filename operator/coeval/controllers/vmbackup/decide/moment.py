@@ -10,13 +10,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from coeval.api.v1alpha1.vmbackup import (
-    Consistency,
-    ConsistencyStatus,
-    QuiesceStatus,
-    SnapshotStatus,
-    Window,
-)
+from coeval.api.v1alpha1.moment import Consistency, ConsistencyStatus, QuiesceStatus, Window
+from coeval.api.v1alpha1.vmbackup import SnapshotStatus
 from coeval.controllers.vmbackup.decide import preflight
 from coeval.controllers.vmbackup.decide.draft import Draft
 from coeval.controllers.vmbackup.plan import Delete, Moment, Quiesce, Release, TakeSnapshot, Thing

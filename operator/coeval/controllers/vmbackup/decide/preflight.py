@@ -2,12 +2,8 @@
 
 from collections.abc import Iterator
 
-from coeval.api.v1alpha1.vmbackup import (
-    Consistency,
-    ConsistencyStatus,
-    RepositoryStatus,
-    VolumeStatus,
-)
+from coeval.api.v1alpha1.moment import Consistency, ConsistencyStatus
+from coeval.api.v1alpha1.vmbackup import RepositoryStatus, VolumeStatus
 from coeval.api.v1alpha1.vmbackup import Role as ApiRole
 from coeval.controllers.vmbackup.decide import bases
 from coeval.controllers.vmbackup.decide.draft import Draft
