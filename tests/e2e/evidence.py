@@ -109,6 +109,15 @@ class Restic:
             raise CommandFailed(f"restic dump of {volume}: {done.stderr}")
         return target
 
+    def sha256(self, snapshot: str, volume: str) -> str:
+        """Of one disk of a snapshot, however large it is."""
+        argv = self._argv("dump", "--no-lock", snapshot, f"/disks/{volume}/disk.img")
+        with subprocess.Popen(argv, env=self._env(), stdout=subprocess.PIPE) as dump:
+            assert dump.stdout is not None
+            found = hashlib.file_digest(dump.stdout, "sha256").hexdigest()  # type: ignore[arg-type]
+        assert dump.returncode == 0, f"restic dump of {volume}: exit {dump.returncode}"
+        return found
+
     def _argv(self, *args: str) -> list[str]:
         return [str(restic_binary()), "--no-cache", "-r", str(self.folder), *args]
 
