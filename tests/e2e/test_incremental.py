@@ -25,13 +25,13 @@ SIZE = 8 << 30
 KEEP: dict[str, Any] = {"changedBlocks": {"keepBase": "Auto"}}
 PLACES = {"a0": ("Filesystem", "/claims/large-a0/disk.img"), "b0": ("Block", "/claims/large-b0")}
 
-# A quarter of the volume: every fourth MiB is noise of 64 KiB, sixteen times, so that it takes little room.
+# A quarter of the volume: every fourth MiB is one text of 64 KiB, sixteen times, so that it takes little room.
 FILL = f"""
 import os, sys
 with open(sys.argv[1], "r+b") as volume:
     for at in range(0, {SIZE}, {4 * MIB}):
         volume.seek(at)
-        volume.write(16 * os.urandom(65536))
+        volume.write(16 * os.urandom(32768).hex().encode())
     os.fsync(volume)
 """
 SCATTER = f"""
