@@ -1,6 +1,7 @@
 """Whom a mover asks what changed, and what makes it read everything."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from coeval.api.v1alpha1.vmbackup import (
     VolumeStatus,
 )
 from coeval.controllers.vmbackup.decide import decide
+from coeval.controllers.vmbackup.decide.changes import Doubt
 from coeval.controllers.vmbackup.plan import Ask, AskedThrough, MakeTwin, Plan, RunMover, TakeSnapshot, Verb
 from coeval.controllers.vmbackup.world import TwinClaim, World
 from coeval.domain.naming import child
@@ -234,3 +236,8 @@ def test_a_driver_that_lied_is_a_warning() -> None:
     [note] = plan.notes
     assert (note.type, note.reason) == ("Warning", "SampleContradicts")
     assert "driver one" in note.message and "volume root" in note.message
+
+
+def test_every_doubt_is_explained() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "changed-blocks.md").read_text()
+    assert [doubt for doubt in Doubt if f"| `{doubt}` |" not in page] == []
