@@ -24,6 +24,7 @@ PAGES = (
     "back-up-a-vm",  # its last command deletes the backup that others read
     "consistency",
     "changed-blocks",
+    "operate",
     "when-it-fails",
     "security",
     "development",
