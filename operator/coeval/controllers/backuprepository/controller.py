@@ -100,7 +100,7 @@ class BackupRepositoryController:
             ],
         }
         work = movers.Work(
-            args=["repo", "probe", *place.access(), "--result", movers.RESULT],
+            args=["repo", "probe", *place.access(), "--vms", "--result", movers.RESULT],
             place=place,
             deadline=self._settings.probe_deadline,
             retries=1,
