@@ -3,14 +3,16 @@
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.guest.vm import Machine
 from tests.cluster.layout import Cluster
 from tests.e2e.demo import example_repository
-from tests.e2e.evidence import repository_tools
+from tests.e2e.evidence import repository_tools, sha256
 from tests.e2e.harness import ROOT, Kubectl
+from tests.e2e.toolbox import toolbox
 from tests.tools.pages import blocks
 from tests.tools.restic import restic_binary
 
@@ -21,9 +23,11 @@ OVERLAY = ("manifests/overlays/default", "manifests/overlays/test")
 PAGES = (
     "install",
     "restore-by-hand",
+    "restore-in-the-cluster",
     "back-up-a-vm",  # its last command deletes the backup that others read
     "consistency",
     "changed-blocks",
+    "operate",
     "when-it-fails",
     "security",
     "development",
@@ -82,6 +86,17 @@ def test_commands_of(page: str, shell: dict[str, str]) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{page}: {text}\n{done.stdout}{done.stderr}"
+
+
+def test_what_was_restored_in_the_cluster_is_what_restic_reads(
+    kubectl: Kubectl, shell: dict[str, str]
+) -> None:
+    """Both pages have run: restore-by-hand dumped the same disk of the same backup by restic."""
+    dumped = Path(shell["OUT"]) / "b0.img"
+    with toolbox(kubectl, "restored", "shop", {"restored-b0": "Block"}) as tools:
+        size = dumped.stat().st_size
+        found = tools("sh", "-c", f"head --bytes={size} /claims/restored-b0 | sha256sum").split()[0]
+    assert found == sha256(dumped)
 
 
 def test_every_page_is_run() -> None:

@@ -58,6 +58,32 @@ def test_wrong_password(kubectl: Kubectl, stopped_vm: Machine) -> None:
     )
     backup = start_backup(kubectl, namespace, machine, changed.name, name="rekeyed-second")
     assert_failed(backup, "WrongPassword", changed.name)
+    # Who makes a BackupRepository over what is there is told at once.
+    again = "rekeyed-again"
+    kubectl.apply(
+        {
+            "apiVersion": "coeval.dev/v1alpha1",
+            "kind": "BackupRepository",
+            "metadata": {"name": again},
+            "spec": {
+                "location": {"volume": {"persistentVolumeClaim": changed.claim}},
+                "encryption": {"passwordSecret": {"name": f"{changed.name}-key", "key": "password"}},
+            },
+        }
+    )
+    ready = condition(
+        kubectl.wait(
+            "backuprepository",
+            again,
+            None,
+            lambda seen: condition(seen, "Ready").get("reason") not in (None, "Probing"),
+            what="the probe's word",
+        ),
+        "Ready",
+    )
+    assert (ready["status"], ready["reason"]) == ("False", "WrongPassword"), ready
+    assert f"{namespace}/{machine}" in ready["message"]
+    kubectl.delete("backuprepository", again)
 
 
 def test_repository_full(kubectl: Kubectl, stopped_vm: Machine) -> None:

@@ -37,7 +37,15 @@ def init(
 
 
 @app.command()
-def probe(*, repository: o.Url, password_file: o.PasswordFile, result: o.ResultFile = None) -> None:
+def probe(
+    *,
+    repository: o.Url,
+    password_file: o.PasswordFile,
+    vms: Annotated[
+        bool, typer.Option("--vms", help="Open one of the VMs' repositories below it, too, if there is one.")
+    ] = False,
+    result: o.ResultFile = None,
+) -> None:
     """Prove that the store can be written, read and cleaned, and that the password fits what is there."""
     access = Access(repository, password_file)
 
@@ -46,7 +54,8 @@ def probe(*, repository: o.Url, password_file: o.PasswordFile, result: o.ResultF
         found = None
         with suppress(RepositoryNotFound):
             found = access.open().config.id
-        return {"writable": True, "repository": found}
+        opened = {"opened": access.open_one_below()} if vms else {}
+        return {"writable": True, "repository": found} | opened
 
     perform(Output(result), action)
 

@@ -18,7 +18,15 @@ import typer
 from coeval.mover.errors import Interrupted
 from coeval.mover.memory import keep_freed_memory
 from coeval.mover.progress import Progress, ProgressStyle, shown
-from coeval.repository.errors import DataPlaneError, InvalidArgument, RepositoryNotFound, StoreUnfit
+from coeval.repository.below import repositories_below
+from coeval.repository.errors import (
+    DataPlaneError,
+    InvalidArgument,
+    RepositoryDamaged,
+    RepositoryNotFound,
+    StoreUnfit,
+    WrongPassword,
+)
 from coeval.repository.lock import Lock
 from coeval.repository.probe import prove
 from coeval.repository.repository import Repository
@@ -28,6 +36,9 @@ from coeval.repository.upload_limit import LimitedStore
 MIB = 1 << 20
 RESULT_LIMIT = 4096
 """Bytes the kubelet keeps of a termination message."""
+
+TRIED = 3
+"""Repositories that must refuse the password before it counts as wrong: one of them may not be ours."""
 
 Result = dict[str, Any]
 
@@ -74,6 +85,30 @@ class Access:
         """Open the repository. Raises RepositoryNotFound, WrongPassword, RepositoryDamaged."""
         with self._named():
             return Repository.open(self.store(), self.password())
+
+    def open_one_below(self) -> str | None:
+        """Open one of the VMs' repositories that are there already, if any are; give its path.
+
+        One whose own objects are damaged says nothing about the password. Raises WrongPassword.
+        """
+        password, refused = self.password(), []
+        for path, store in repositories_below(self.url):
+            try:
+                Repository.open(store, password)
+            except WrongPassword:
+                refused.append(path)
+            except (RepositoryDamaged, RepositoryNotFound):
+                continue
+            else:
+                return path
+            if len(refused) == TRIED:
+                break
+        if refused:
+            raise WrongPassword(
+                f"the password opens none of the repositories that are there already ({', '.join(refused)}); "
+                "put back the one that they were made with, or name another place for new ones"
+            )
+        return None
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -115,6 +115,12 @@ class FileStore:
                         removed += 1
         return removed
 
+    def folders(self) -> list[str]:
+        """See Place."""
+        with self._errors("cannot list its folders"), suppress(FileNotFoundError):
+            return [entry.name for entry in self.root.iterdir() if entry.is_dir()]
+        return []
+
     def _path(self, kind: Kind, name: str) -> Path:
         if kind is Kind.CONFIG:
             return self.root / CONFIG_NAME

@@ -149,6 +149,11 @@ class ObjectStore:
             self._remove(path, f"cannot remove {path}")
         return len(old)
 
+    def folders(self) -> list[str]:
+        """See Place."""
+        found = self._call("cannot list its folders", lambda: obstore.list_with_delimiter(self._bucket))
+        return [prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]]
+
     def _list(self, kind: Kind) -> list[tuple[str, int, datetime]]:
         """Path, size and time of every object of a kind; the whole listing, or an error."""
 

@@ -64,7 +64,14 @@ class Store(Protocol):
         """Remove what writers that died long ago left beside the objects; give the number."""
 
 
-def open_store(url: str) -> Store:
+class Place(Store, Protocol):
+    """A store that knows what else is where it is."""
+
+    def folders(self) -> list[str]:
+        """Give the names of the folders beside the store's objects, its own among them."""
+
+
+def open_store(url: str) -> Place:
     """Give the store behind a URL: `file:///path`, `s3://bucket/prefix`, `gs://…`, `az://…`.
 
     Raises InvalidArgument. Credentials come from the environment: see `cloud`.

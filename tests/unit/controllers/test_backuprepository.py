@@ -180,7 +180,8 @@ async def test_through_the_api() -> None:
     await controller.reconcile(("", "main"))
     (probe,) = api.all(JOB)
     pod_spec = probe["spec"]["template"]["spec"]
-    assert pod_spec["containers"][0]["args"][:2] == ["repo", "probe"]
+    args = pod_spec["containers"][0]["args"]
+    assert args[:2] == ["repo", "probe"] and "--vms" in args
     assert pod_spec["automountServiceAccountToken"] is False
     name, labels = probe["metadata"]["name"], probe["metadata"]["labels"]
     message = '{"error": {"reason": "RepositoryUnreachable", "message": "read-only file system"}}'

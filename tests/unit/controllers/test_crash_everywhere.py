@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.controllers.sim import KEY, Sim, leaks
+from tests.unit.controllers.sim import Sim, leaks
+from tests.unit.controllers.sim_world import KEY
 from tests.unit.fakeapi import Call, Moment
 
 Future = Callable[[Sim], Awaitable[None]]

@@ -21,7 +21,8 @@ from coeval.kube.port import Object
 
 from tests.unit.controllers.asserts import assert_failed
 from tests.unit.controllers.scene import SHOP
-from tests.unit.controllers.sim import HOME, Sim, leaks
+from tests.unit.controllers.sim import Sim, leaks
+from tests.unit.controllers.sim_world import HOME
 from tests.unit.controllers.test_crash_everywhere import check_end
 
 

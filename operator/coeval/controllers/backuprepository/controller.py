@@ -1,5 +1,7 @@
 """Reconcile a BackupRepository: observe, decide, write the status, act."""
 
+import logging
+
 from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec, BackupRepositoryStatus
 from coeval.controllers import mover_watch, movers, places
 from coeval.controllers.backuprepository.decide import decide
@@ -9,6 +11,8 @@ from coeval.controllers.settings import Settings
 from coeval.domain.naming import MANAGED_BY
 from coeval.kube.kinds import BACKUP_REPOSITORY, JOB, PERSISTENT_VOLUME_CLAIM
 from coeval.kube.port import Conflict, KubeApi, Object
+
+log = logging.getLogger(__name__)
 
 REPOSITORY_UID = "coeval.dev/repository-uid"
 REPOSITORY = "coeval.dev/repository"
@@ -38,6 +42,7 @@ class BackupRepositoryController:
                 return 0.0
         if plan.note is not None:
             type_, reason, message = plan.note
+            log.info("repository probed", extra={"object": world.name, "reason": reason, "text": message})
             await self._recorder.event(raw, type=type_, reason=reason, message=message)
         for action in plan.actions:
             await self._act(raw, world, action)
@@ -95,7 +100,7 @@ class BackupRepositoryController:
             ],
         }
         work = movers.Work(
-            args=["repo", "probe", *place.access(), "--result", movers.RESULT],
+            args=["repo", "probe", *place.access(), "--vms", "--result", movers.RESULT],
             place=place,
             deadline=self._settings.probe_deadline,
             retries=1,

@@ -1,7 +1,8 @@
 """Is a repository usable? Pure: world and clock in, plan out.
 
 The answer is never taken from looks alone: a probe Job mounts the claim and the key as movers do, creates an
-object, reads it back and deletes it; once for every generation of the spec, and again from time to time.
+object, reads it back, deletes it, and opens a VM's repository if there is one; once for every generation of
+the spec, and again from time to time.
 """
 
 import re

@@ -1,5 +1,6 @@
 """Do a plan's actions, in order. Each may be done twice; of those that matter, what came of it comes back."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ from coeval.kube.kinds import (
 )
 from coeval.kube.port import ApiError, Conflict, Forbidden, Invalid, Kind, KubeApi, NotFound, Object
 from coeval.kubevirt import quiesce
+
+log = logging.getLogger(__name__)
 
 _KINDS = {
     Thing.JOB: JOB,
@@ -103,9 +106,7 @@ class Actor:
                     PERSISTENT_VOLUME_CLAIM, build.claim(backup, action), self._settings.namespace
                 )
             case RunMover():
-                if world.repository is not None:
-                    job = build.mover(backup, action, world.repository, self._settings)
-                    await self._create(JOB, job, self._settings.namespace)
+                await self._run(world, backup, action)
             case Delete():
                 await self._delete(action)
             case KeepSnapshot():
@@ -125,13 +126,24 @@ class Actor:
         reply = await quiesce.release(self._api, action.method, backup.namespace, action.machine)
         return Released(reply.answer, sent, self._clock.now(), reply.message)
 
-    async def _create(self, kind: Kind, body: Object, namespace: str | None) -> None:
+    async def _run(self, world: World, backup: Backup, action: RunMover) -> None:
+        if world.repository is None:
+            return
+        job = build.mover(backup, action, world.repository, self._settings)
+        if await self._create(JOB, job, self._settings.namespace):
+            of = {"object": f"{backup.namespace}/{backup.name}", "vm": backup.spec.virtual_machine}
+            volume = {"volume": action.volume.name} if action.volume is not None else {}
+            log.info("mover started", extra=of | {"verb": action.verb.value, "job": action.name} | volume)
+
+    async def _create(self, kind: Kind, body: Object, namespace: str | None) -> bool:
+        """False where it is there already: its name belongs to this purpose alone, so it is ours."""
         try:
             await self._api.create(kind, body, namespace)
         except Conflict as error:
-            # Its name belongs to this purpose alone: it is ours, from before a restart.
             if error.reason != "AlreadyExists":
                 raise
+            return False
+        return True
 
     async def _delete(self, action: Delete) -> None:
         await removal.release_storage(self._api, action)

@@ -3,9 +3,11 @@
 import dataclasses
 import logging
 
+from coeval.api.v1alpha1.vmbackup import VMBackupStatus
 from coeval.controllers.ports import Clock, Key, Recorder
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup import status as statuses
+from coeval.controllers.vmbackup import story
 from coeval.controllers.vmbackup.act import Actor
 from coeval.controllers.vmbackup.decide import decide, record
 from coeval.controllers.vmbackup.observe import Observer
@@ -48,6 +50,7 @@ class VMBackupController:
             raw = await statuses.write(self._api, raw, plan.status)
         except Conflict:
             return 0.0
+        _tell(raw, world.backup.status, plan.status)
         for note in plan.notes:
             await self._recorder.event(raw, type=note.type, reason=note.reason, message=note.message)
         if not plan.actions:
@@ -58,6 +61,7 @@ class VMBackupController:
             known = record(plan.status, outcome.facts, self._clock.now())
             try:
                 await statuses.write_facts(self._api, raw, known)
+                _tell(raw, plan.status, known)
             except Conflict:
                 return 0.0
             except ApiError as error:
@@ -77,6 +81,13 @@ class VMBackupController:
             extra={"object": f"{meta['namespace']}/{meta['name']}", "error": str(error)},
         )
         return 1.0
+
+
+def _tell(raw: Object, old: VMBackupStatus, new: VMBackupStatus) -> None:
+    meta, spec = raw["metadata"], raw["spec"]
+    of = {"object": f"{meta['namespace']}/{meta['name']}", "vm": spec["virtualMachine"]}
+    for line in story.told(old, new):
+        log.info(line.event, extra=of | line.fields)
 
 
 def _may_hold_guest(raw: Object) -> bool:
