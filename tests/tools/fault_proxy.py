@@ -101,6 +101,21 @@ def hangs(exchange: Exchange) -> None:
     exchange.over.wait()
 
 
+@dataclass
+class Gate:
+    """A request that comes to `holds` waits there, with who sent it, until the gate is opened."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def holds(self, exchange: Exchange) -> None:
+        exchange.read_body()
+        self.reached.set()
+        while not (exchange.over.is_set() or self.opened.wait(0.02)):
+            pass
+        passes(exchange)
+
+
 def sips(piece: int, pause: float) -> Behaviour:
     """The request is taken in pieces of so many bytes, with a pause (seconds) after each."""
 

@@ -38,8 +38,15 @@ class Restic:
         return subprocess.run(command, env=self._environment, cwd=cwd, capture_output=True, check=False)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a command and give its process, with a pipe to its stdin."""
-        command = [str(restic_binary(self._build)), "--no-cache", *arguments]
+        """Start a command and give its process, which ends with us, with a pipe to its stdin."""
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            str(restic_binary(self._build)),
+            "--no-cache",
+            *arguments,
+        ]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe)
 

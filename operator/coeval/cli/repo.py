@@ -9,6 +9,7 @@ import typer
 
 from coeval.cli import options as o
 from coeval.cli.session import Access, Output, Result, perform, with_repository
+from coeval.mover.progress import Progress
 from coeval.repository.errors import InvalidArgument, RepositoryNotFound
 
 app = typer.Typer(no_args_is_help=True, help="Make, probe and clean a repository.")
@@ -25,7 +26,7 @@ def init(
     """Make a repository (restic format, version 2)."""
     access = Access(repository, password_file)
 
-    def action() -> Result:
+    def action(_: Progress) -> Result:
         opened, created = access.init()
         if not created and not if_absent:
             raise InvalidArgument(
@@ -49,7 +50,7 @@ def probe(
     """Prove that the store can be written, read and cleaned, and that the password fits what is there."""
     access = Access(repository, password_file)
 
-    def action() -> Result:
+    def action(_: Progress) -> Result:
         access.prove()
         found = None
         with suppress(RepositoryNotFound):

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from coeval.cli.retries import told
 from coeval.mover.errors import Interrupted
 from coeval.mover.memory import keep_freed_memory
 from coeval.mover.progress import Progress, ProgressStyle, shown
@@ -132,12 +133,13 @@ class Output:
         return self.progress or (ProgressStyle.BAR if sys.stderr.isatty() else ProgressStyle.NONE)
 
 
-def perform(output: Output, action: Callable[[], Result]) -> None:
+def perform(output: Output, action: Callable[[Progress], Result]) -> None:
     """Run a command's work, report what came of it and leave with exit code 0, 1, 2 or 3."""
     code = 0
+    progress = Progress()
     try:
-        with _signals():
-            doc = action()
+        with _signals(), told(progress, output.style):
+            doc = action(progress)
     except DataPlaneError as error:
         code, doc = error.exit_code, failure(error.reason, str(error))
     except KeyboardInterrupt:
@@ -145,6 +147,8 @@ def perform(output: Output, action: Callable[[], Result]) -> None:
     except Exception as error:
         traceback.print_exc()
         code, doc = 1, failure("Internal", f"{type(error).__name__}: {error}")
+    if progress.retries:
+        doc["retries"] = progress.retries
     emit(doc, output.result)
     if code:
         raise typer.Exit(code)
@@ -162,10 +166,9 @@ def with_repository(
 ) -> None:
     """Run work under the repository's lock, showing progress."""
 
-    def action() -> Result:
+    def action(progress: Progress) -> Result:
         keep_freed_memory()
         repository = access.init()[0] if init else access.open()
-        progress = Progress()
         with (
             repository.lock(needed=lock_needed, exclusive=exclusive) as lock,
             shown(progress, output.style, label),
@@ -196,7 +199,7 @@ def emit(doc: Result, result: Path | None) -> None:
     if len(text.encode()) > RESULT_LIMIT and "error" in doc:
         message = doc["error"]["message"]
         short = message.encode()[: RESULT_LIMIT // 2].decode(errors="ignore")
-        text = json.dumps(failure(doc["error"]["reason"], f"{short} … (the rest is in the log)"))
+        text = json.dumps(doc | failure(doc["error"]["reason"], f"{short} … (the rest is in the log)"))
     try:
         result.write_text(text + "\n")
     except OSError as error:

@@ -32,6 +32,8 @@ class Progress:
         self.done = 0
         self.read = 0
         self.added = 0
+        self.retries = 0
+        """Requests to the store that failed and were made again."""
 
     def begin(self, total: int, skipped: int = 0) -> None:
         """Start: of `total` bytes, `skipped` need no work. Units: bytes."""
@@ -46,8 +48,13 @@ class Progress:
             self.read += read
             self.added = max(self.added, added)
 
+    def retry(self) -> None:
+        """Count a request that is made again."""
+        with self._guard:
+            self.retries += 1
+
     def snapshot(self) -> dict[str, int]:
-        """Give the numbers as the operator reads them."""
+        """Give the numbers as the operator reads them; retries only if there were any."""
         with self._guard:
             seconds = max(time.monotonic() - self._started, 1e-3)
             rate = (self.done - self._skipped) / seconds
@@ -59,6 +66,7 @@ class Progress:
                 "bytesAdded": self.added,
                 "bytesPerSecond": int(rate),
                 "etaSeconds": int(eta),
+                **({"retries": self.retries} if self.retries else {}),
             }
 
 

@@ -184,7 +184,7 @@ def _pack_entries(doc: dict[str, Any]) -> Iterator[PackEntry]:
     blobs: dict[BlobType, list[tuple[bytes, int, int, int]]] = {}
     for blob in doc["blobs"]:
         offset, length = int(blob["offset"]), int(blob["length"])
-        raw_length = int(blob.get("uncompressed_length", 0))
+        raw_length = int(blob.get("uncompressed_length") or 0)  # rustic writes null
         if not 0 <= offset < _U32 or not 0 <= length < _U32 or not 0 <= raw_length < _U32:
             raise ValueError(f"impossible sizes {(offset, length, raw_length)} in pack {pack.hex()}")
         record = (identity(blob["id"]), offset, length, raw_length)

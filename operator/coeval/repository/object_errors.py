@@ -1,7 +1,8 @@
 """What a failed request of obstore means. The library gives classes that say little and a text that says all.
 
 The text is parsed here and nowhere else. What a store answers may echo the request, so only its code is
-passed on, and its own sentence where that cannot be about credentials.
+passed on, and its own sentence where that cannot be about credentials: no refusal, and no word as long as a
+token.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ METADATA_ADDRESS = "169.254.169.254"
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([\w.-]{1,64})</Code>")
 _SENTENCE = re.compile(r"<Message>([^<]{1,200})")
+_TOKEN = re.compile(r"\S{41}")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 
 _MISSING = {"NoSuchKey", "BlobNotFound"}
@@ -96,7 +98,7 @@ def _answered(status: int, code: str, head: str) -> Failure:
     words = f"it answers {status} {code}".rstrip()
     trouble = _trouble(status, code)
     sentence = _SENTENCE.search(head)
-    if trouble in (Trouble.OTHER, Trouble.PASSING) and sentence:
+    if trouble in (Trouble.OTHER, Trouble.PASSING) and sentence and not _TOKEN.search(sentence[1]):
         words += f" ({sentence[1].strip()})"
     if trouble is Trouble.OTHER and status == 404:
         words += " and does not say what is missing, as an object store would"

@@ -16,6 +16,7 @@ Packs go up as they lie in memory, in one request: no file, no joined copy, no p
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
@@ -50,6 +51,7 @@ CONNECT_SECONDS = 10
 PAGE = 1000
 
 _NAME = re.compile(r"[0-9a-f]{64}")
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -198,6 +200,8 @@ class ObjectStore:
             attempt += 1
             if wait is None:
                 raise self._error(what, failure, attempt)
+            again = "%s: %s: %s; attempt %d failed, the next comes in %.1f s"
+            _LOG.warning(again, self._place, what, failure.words, attempt, wait)
             time.sleep(wait)
 
     def _error(self, what: str, failure: Failure, attempts: int) -> DataPlaneError:

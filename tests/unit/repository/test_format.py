@@ -234,3 +234,14 @@ def test_an_index_file_survives_its_json_and_names_what_it_supersedes() -> None:
     entries = [PackEntry(b"\x01" * 32, BlobType.TREE, [(b"\x02" * 32, 0, 40, 0), (b"\x03" * 32, 40, 50, 90)])]
     assert decode_index(encode_index(entries)) == (entries, [])
     assert decode_index(b'{"supersedes":["ab"],"packs":[]}') == ([], ["ab"])
+
+
+def test_an_index_that_rustic_wrote_after_a_prune() -> None:
+    """It has null where restic leaves a field out, and packs that wait to be deleted: those do not count."""
+    pack, blob = "ab" * 32, "cd" * 32
+    listed = '[{"id":"%s","time":"2026-01-01T00:00:00Z","blobs":[{"id":"%s","type":"data","offset":0,%s}]}]'
+    packs = listed % (pack, blob, '"length":40,"uncompressed_length":null')
+    marked = listed % ("ef" * 32, blob, '"length":40,"uncompressed_length":99')
+    text = f'{{"packs":{packs},"packs_to_delete":{marked}}}'.encode()
+    [entry], _ = decode_index(text)
+    assert entry == PackEntry(bytes.fromhex(pack), BlobType.DATA, [(bytes.fromhex(blob), 0, 40, 0)])
