@@ -1,25 +1,14 @@
-"""The file or device that a restore fills: written around the page cache, where it lets us.
-
-What is restored is written once and not read again. Through the cache every byte would be copied, into pages
-that push out what others use, and the disk would begin when the last byte is there.
-"""
+"""The file or device that a restore fills: written around the page cache, where it lets us."""
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from coeval.mover.errors import TargetUnusable
-
-AT_ONCE = 4 << 20
-"""Bytes that one call writes around the cache, which waits for the disk."""
-
-_BLOCK = 4096
-"""What a write around the cache must begin and end at: no disk has larger blocks."""
+from coeval.repository import direct
 
 
 class Output:
@@ -42,13 +31,13 @@ class Output:
         try:
             self._direct = os.open(self._place, os.O_WRONLY | os.O_CLOEXEC | os.O_DIRECT)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # some filesystems keep everything in the cache
+            if not direct.refused(error):  # some filesystems keep everything in the cache
                 raise
 
     def write(self, offset: int, parts: Sequence[bytes]) -> None:
         """Write parts one behind the other. Raises TargetUnusable."""
         try:
-            if self._direct is None or offset % _BLOCK or sum(map(len, parts)) % _BLOCK:
+            if self._direct is None or offset % direct.BLOCK or sum(map(len, parts)) % direct.BLOCK:
                 for part in parts:
                     self._through_cache(offset, memoryview(part))
                     offset += len(part)
@@ -64,33 +53,17 @@ class Output:
 
     def _through_cache(self, offset: int, view: memoryview) -> None:
         with self._one:  # the kernel lets one write a file at a time; the others would spin
-            _write(self._file, offset, view)
+            direct.write_at(self._file, offset, view)
 
-    def _around_cache(self, direct: int, offset: int, parts: Sequence[bytes]) -> None:
+    def _around_cache(self, file: int, offset: int, parts: Sequence[bytes]) -> None:
         if not hasattr(self._own, "buffer"):
-            self._own.buffer = memoryview(mmap.mmap(-1, AT_ONCE))  # begins at a page, as such writes ask
-        buffer, filled = self._own.buffer, 0
-        for part in parts:
-            rest = memoryview(part)
-            while rest:
-                count = min(len(rest), AT_ONCE - filled)
-                buffer[filled : filled + count] = rest[:count]
-                filled, rest = filled + count, rest[count:]
-                if filled == AT_ONCE:
-                    self._flush(direct, offset, buffer)
-                    offset, filled = offset + filled, 0
-        self._flush(direct, offset, buffer[:filled])
-
-    def _flush(self, direct: int, offset: int, view: memoryview) -> None:
-        try:
-            _write(direct, offset, view)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self._through_cache(offset, view)  # it wants larger blocks, or wrote half of one
-
-
-def _write(file: int, offset: int, view: memoryview) -> None:
-    while view:
-        done = os.pwrite(file, view, offset)
-        view, offset = view[done:], offset + done
+            self._own.buffer = direct.new_buffer()
+        buffer: memoryview = self._own.buffer
+        for filled in direct.fill(buffer, parts):
+            try:
+                direct.write_at(file, offset, buffer[:filled])
+            except OSError as error:
+                if not direct.refused(error):
+                    raise
+                self._through_cache(offset, buffer[:filled])  # it wants larger blocks, or wrote half of one
+            offset += filled

@@ -10,11 +10,11 @@ from coeval.mover import tags
 from coeval.mover.content import ContentList, load_content
 from coeval.mover.fan_out import fan_out
 from coeval.mover.layout import image_path, volume_image
-from coeval.mover.output import AT_ONCE
 from coeval.mover.progress import Progress
 from coeval.mover.targets import Target
 from coeval.mover.volumes import Result
 from coeval.repository.crypto import hash_id
+from coeval.repository.direct import AT_ONCE
 from coeval.repository.pack import BlobType, Place
 from coeval.repository.repository import Repository
 from coeval.repository.tree import go_time

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coeval.mover.output import AT_ONCE, Output
-
-BLOCK = 4096
+from coeval.mover.output import Output
+from coeval.repository.direct import AT_ONCE, BLOCK
 
 
 def refuses_to_open(real: Callable[..., Any], flag: int) -> Callable[..., int]:
