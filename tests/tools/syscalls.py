@@ -72,11 +72,16 @@ def fails_late(code: int) -> Act:
 
 
 def writes_little(then: int | None = None) -> Act:
-    """A byte is written, then comes an error, or the number of bytes written as the manual says it may."""
+    """Little is written, then comes an error, or the number of bytes written as the manual says it may.
+
+    It is a byte, or a block where a write around the page cache may end.
+    """
 
     def act(real: Callable[..., Any], arguments: tuple[Any, ...], more: dict[str, Any]) -> Any:
         file, data, *rest = arguments
-        few: Any = data[:1] if isinstance(data, memoryview) else [view[:1] for view in data if len(view)][:1]
+        views = [data] if isinstance(data, memoryview) else [view for view in data if len(view)]
+        few: Any = views[0][:1] if len(views[0]) % 4096 else views[0][:4096]
+        few = few if isinstance(data, memoryview) else [few]
         written = real(file, few, *rest)
         if then:
             raise OSError(then, os.strerror(then))

@@ -14,13 +14,21 @@ from coeval.mover.progress import Progress
 from coeval.mover.targets import Target
 from coeval.mover.volumes import Result
 from coeval.repository.crypto import hash_id
+from coeval.repository.direct import AT_ONCE
 from coeval.repository.pack import BlobType, Place
 from coeval.repository.repository import Repository
 from coeval.repository.tree import go_time
 
+WINDOW = 8 << 20
+"""Bytes of a volume that one thread restores at a time. Several threads stored them: neighbours lie near each
+other in a pack, but in any order."""
+
 READ_AT_ONCE = 4 << 20
 """Bytes of a pack that one request reads at most: a distant store answers one large request much sooner than
 many small ones."""
+
+WASTE = 128 << 10
+"""Bytes between two blobs that are rather read in vain than asked around."""
 
 
 def restore_volume(
@@ -43,14 +51,18 @@ def restore_volume(
     target.prepare(content.size, content.size - zero)
     progress.begin(content.size)
 
-    def write(batch: list[_Piece]) -> None:
-        blobs = [(piece.blob_id, piece.place) for piece in batch]
-        for piece, data in zip(batch, repository.load_near(BlobType.DATA, blobs), strict=True):
-            for offset in piece.offsets:
-                target.write(offset, data)
-            progress.add(done=len(piece.offsets) * len(data), read=len(data))
+    def write(window: list[_Piece]) -> None:
+        loaded: dict[bytes, bytes] = {}
+        for near in _near(window):
+            blobs = [(piece.blob_id, piece.place) for piece in near]
+            for piece, data in zip(near, repository.load_near(BlobType.DATA, blobs), strict=True):
+                loaded[piece.blob_id] = data
+        for offset, run in _runs(window, loaded):
+            target.write(offset, run)
+            progress.add(done=sum(map(len, run)))
+        progress.add(done=0, read=sum(map(len, loaded.values())))
 
-    fan_out(_batches(repository, content, zero_ids, target, progress), write)
+    fan_out(_windows(repository, content, zero_ids, target, progress), write)
     target.finish()
     return {
         "snapshot": snapshot.id,
@@ -73,12 +85,12 @@ class _Piece:
     offsets: range
 
 
-def _batches(
+def _windows(
     repository: Repository, content: ContentList, zero_ids: set[bytes], target: Target, progress: Progress
 ) -> Iterator[list[_Piece]]:
-    """Give what to write, as pieces that one request reads; zero stretches are dealt with on the way."""
-    batch: list[_Piece] = []
-    offset = hole = 0
+    """Give what to write, a window at a time; zero stretches are dealt with on the way."""
+    window: list[_Piece] = []
+    offset = hole = held = 0
     for slot, count in content.stretches():
         blob_id, length = content.id(slot), content.lengths[slot]
         begin, offset = offset, offset + count * length
@@ -87,21 +99,47 @@ def _batches(
             continue
         target.zero(hole, begin - hole)
         hole = offset
-        piece = _Piece(
-            blob_id, repository.index.find(BlobType.DATA, blob_id)[0], range(begin, offset, length)
-        )
-        if batch and not _near(batch, piece.place):
-            yield batch
-            batch = []
-        batch.append(piece)
+        place = repository.index.find(BlobType.DATA, blob_id)[0]
+        window.append(_Piece(blob_id, place, range(begin, offset, length)))
+        held += length
+        if held >= WINDOW:
+            yield window
+            window, held = [], 0
     target.zero(hole, offset - hole)
-    if batch:
-        yield batch
+    if window:
+        yield window
 
 
-def _near(batch: list[_Piece], place: Place) -> bool:
-    """Tell whether a batch's request may as well read this place: most neighbours are stored as such."""
-    places = [*(piece.place for piece in batch), place]
-    span = max(each.offset + each.length for each in places) - min(each.offset for each in places)
-    wasted = span - sum(each.length for each in places)
-    return places[0].pack == place.pack and span <= READ_AT_ONCE and wasted <= span // 8
+def _near(window: list[_Piece]) -> Iterator[list[_Piece]]:
+    """Give the pieces by groups that one request may as well read."""
+    group: list[_Piece] = []
+    for piece in sorted(window, key=lambda piece: (piece.place.pack, piece.place.offset)):
+        place = piece.place
+        if group:
+            first, last = group[0].place, group[-1].place
+            gap = place.offset - last.offset - last.length
+            span = place.offset + place.length - first.offset
+            if place.pack != first.pack or gap > WASTE or span > READ_AT_ONCE:
+                yield group
+                group = []
+        group.append(piece)
+    if group:
+        yield group
+
+
+def _runs(window: list[_Piece], loaded: dict[bytes, bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Give offsets in the volume, and what is to be written there at once: neighbours' bytes."""
+    run: list[bytes] = []
+    begin = end = 0
+    for piece in window:
+        data = loaded[piece.blob_id]
+        for offset in piece.offsets:
+            if run and (offset != end or end - begin >= AT_ONCE):
+                yield begin, run
+                run = []
+            if not run:
+                begin = end = offset
+            run.append(data)
+            end += len(data)
+    if run:
+        yield begin, run

@@ -7,12 +7,13 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from coeval.mover.errors import TargetUnusable
+from coeval.mover.output import Output
 
 BLKZEROOUT = 0x127F
 """linux/fs.h: zero a range (two u64: offset, length), by unmapping where the device can."""
@@ -28,8 +29,8 @@ class Target(Protocol):
     def prepare(self, size: int, data: int) -> None:
         """Make sure that `size` bytes, `data` of them not zero, fit and harm nobody; or TargetUnusable."""
 
-    def write(self, offset: int, data: bytes) -> None:
-        """Write bytes."""
+    def write(self, offset: int, parts: Sequence[bytes]) -> None:
+        """Write parts one behind the other."""
 
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zero."""
@@ -70,6 +71,7 @@ class FileTarget:
         except OSError:
             os.close(self._file)
             raise TargetUnusable(f"--target {path}: another restore is writing {self._partial}") from None
+        self._output = Output(self._file, self._partial, path)
 
     def prepare(self, size: int, data: int) -> None:
         """See Target."""
@@ -86,10 +88,11 @@ class FileTarget:
             os.ftruncate(self._file, size)
             if size and not self._sparse:
                 os.posix_fallocate(self._file, 0, size)
+            self._output.begin()
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, parts: Sequence[bytes]) -> None:
         """See Target."""
-        _write(self._file, self._path, offset, data)
+        self._output.write(offset, parts)
 
     def zero(self, offset: int, length: int) -> None:
         """See Target. The file was empty: nothing to do."""
@@ -114,6 +117,7 @@ class FileTarget:
                     with suppress(FileNotFoundError):
                         self._partial.unlink()
             finally:
+                self._output.close()
                 os.close(self._file)
 
 
@@ -128,6 +132,7 @@ class DeviceTarget:
             if error.errno == errno.EBUSY:
                 raise TargetUnusable(f"--target {path} is mounted or in use") from None
             raise
+        self._output = Output(self._file, path, path)
         self._overwrite = overwrite
         self._size = os.lseek(self._file, 0, os.SEEK_END)
         self._zeroes = True
@@ -142,10 +147,12 @@ class DeviceTarget:
             raise TargetUnusable(
                 f"--target {self._path} is not empty; name another device or say --overwrite"
             )
+        with _errors(self._path):
+            self._output.begin()
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, parts: Sequence[bytes]) -> None:
         """See Target."""
-        _write(self._file, self._path, offset, data)
+        self._output.write(offset, parts)
 
     def zero(self, offset: int, length: int) -> None:
         """See Target."""
@@ -157,7 +164,7 @@ class DeviceTarget:
                 # Not aligned to its sectors, or a device without the call: writing zeros comes to the same.
                 self._zeroes = offset % 4096 != 0 or length % 4096 != 0
         for at in range(offset, offset + length, len(_ZEROS)):
-            _write(self._file, self._path, at, _ZEROS[: min(len(_ZEROS), offset + length - at)])
+            self._output.write(at, [_ZEROS[: min(len(_ZEROS), offset + length - at)]])
 
     def finish(self) -> None:
         """See Target."""
@@ -167,6 +174,7 @@ class DeviceTarget:
     def close(self) -> None:
         """See Target."""
         with _errors(self._path):
+            self._output.close()
             os.close(self._file)
 
     def _looks_empty(self) -> bool:
@@ -198,13 +206,3 @@ def _has_data(path: Path) -> bool:
     finally:
         os.close(file)
     return True
-
-
-def _write(file: int, path: Path, offset: int, data: bytes) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            done = os.pwrite(file, view, offset)
-            view, offset = view[done:], offset + done
-    except OSError as error:
-        raise TargetUnusable(f"--target {path}: at byte {offset}: {error.strerror}") from error

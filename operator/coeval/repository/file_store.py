@@ -7,14 +7,17 @@ its temporary files beside the packs.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from coeval.repository import direct
 from coeval.repository.crypto import Bytes
 from coeval.repository.errors import (
     ObjectMissing,
@@ -36,6 +39,7 @@ class FileStore:
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)
+        self._own = threading.local()
 
     def save(self, kind: Kind, name: str, parts: Sequence[Bytes]) -> None:
         """See Store."""
@@ -155,7 +159,7 @@ class FileStore:
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                _write_all(file, parts)
+                self._write(file, parts)
                 os.fchmod(file, _FILE_MODE)
                 os.fsync(file)
             finally:
@@ -164,6 +168,31 @@ class FileStore:
         finally:
             with suppress(FileNotFoundError):
                 path.unlink()
+
+    def _write(self, file: int, parts: Sequence[Bytes]) -> None:
+        if sum(map(len, parts)) < direct.AT_ONCE or not self._write_around(file, parts):
+            _write_all(file, parts)
+
+    def _write_around(self, file: int, parts: Sequence[Bytes]) -> bool:
+        """Write around the page cache; False if the filesystem wants it otherwise."""
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = direct.new_buffer()
+        buffer: memoryview = self._own.buffer
+        try:
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_DIRECT)
+            size = 0
+            for filled in direct.fill(buffer, parts):
+                blocks = -(-filled // direct.BLOCK)  # what the last one has too much is cut off again
+                direct.write_at(file, size, buffer[: blocks * direct.BLOCK])
+                size += filled
+            os.ftruncate(file, size)
+        except OSError as error:
+            if not direct.refused(error):
+                raise
+            fcntl.fcntl(file, fcntl.F_SETFL, 0)
+            os.ftruncate(file, 0)
+            return False
+        return True
 
     def _ensure(self, folder: Path) -> None:
         if folder.is_dir():

@@ -1,6 +1,9 @@
 """restic's lock objects. Any number of plain locks stand side by side; an exclusive one stands alone.
 
-Nothing in the store enforces them: one writes a lock, waits until a rival's would be seen, then looks.
+Nothing in the store enforces them: one writes a lock, then looks for others, so that of two the later
+one sees the earlier. A listing may lag: before it looks, an exclusive lock waits, ours as restic's. One of
+two that exclude each other is exclusive, so that a plain lock need not wait as well, unless the listing is
+seen to lag: it then lacks the lock itself.
 """
 
 from __future__ import annotations
@@ -109,8 +112,9 @@ class Lock:
                 if self._needed:
                     raise
                 return self
-            time.sleep(SETTLE_SECONDS)
-            self._refuse_others()
+            if self._exclusive or not self._refuse_others():
+                time.sleep(SETTLE_SECONDS)
+                self._refuse_others()
         except BaseException:
             self._remove_all()
             raise
@@ -166,12 +170,14 @@ class Lock:
                     self._files.remove(Kind.LOCK, self._names[0])
                     self._names.pop(0)
 
-    def _refuse_others(self) -> None:
+    def _refuse_others(self) -> bool:
+        """Raise RepositoryLocked for a lock that excludes ours; tell whether ours was listed among them."""
         now = datetime.now(UTC)
+        listed = False
         for lock in read_locks(self._files):
             if lock.name in self._names:
-                continue
-            if lock.stale(now):
+                listed = True
+            elif lock.stale(now):
                 self._files.remove(Kind.LOCK, lock.name)
             elif lock.exclusive or self._exclusive:
                 how = " exclusively" if lock.exclusive else ""
@@ -180,6 +186,7 @@ class Lock:
                     f"{lock.hostname} since {lock.time.isoformat()} (locks/{lock.name}); "
                     "wait for it to end, or run `restic unlock` if it is gone"
                 )
+        return listed
 
 
 def read_locks(files: LockFiles) -> list[LockInfo]:

@@ -11,16 +11,19 @@ from coeval.mover.targets import open_target
 
 from tests.tools.syscalls import Syscalls, dies, faults, in_child
 
-OLD, NEW = b"what was there", b"the volume's first bytes" + bytes(5000) + b"and its last"
+BLOCK = 4096
+OLD = b"what was there"
+FIRST, LAST = b"first " * BLOCK, b"the last, which ends in no block"
+NEW = FIRST + bytes(5 * BLOCK) + LAST
 
 
 def restore(path: Path, *, sparse: bool) -> None:
     target = open_target(path, sparse=sparse, overwrite=True)
     try:
-        target.prepare(len(NEW), 36)
-        target.write(0, NEW[:24])
-        target.zero(24, 5000)
-        target.write(5024, NEW[5024:])
+        target.prepare(len(NEW), len(FIRST) + len(LAST))
+        target.write(0, [FIRST[:100], FIRST[100:]])
+        target.zero(len(FIRST), 5 * BLOCK)
+        target.write(len(NEW) - len(LAST), [LAST])
         target.finish()
     finally:
         target.close()

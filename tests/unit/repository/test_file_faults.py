@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from coeval.repository import direct
 from coeval.repository.errors import DataPlaneError, ObjectMissing, RepositoryFull, RepositoryUnreachable
 from coeval.repository.file_store import FileStore
 from coeval.repository.store import CONFIG_NAME, Kind
@@ -17,8 +18,16 @@ from coeval.repository.store import CONFIG_NAME, Kind
 from tests.tools.syscalls import Syscalls, dies, faults, in_child
 
 NAME, OTHER = "ab" * 32, "cd" * 32
-PARTS = [b"first", b"", b"second part"]
+PARTS = [b"first" * 1000, b"", b"second part" * 1000]
 WHOLE = b"".join(PARTS)
+
+
+@pytest.fixture(autouse=True, params=["through the cache", "around the cache"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Objects are written as small ones are, or in several pieces as large ones are."""
+    if request.param == "around the cache":
+        monkeypatch.setattr(direct, "AT_ONCE", 2 * direct.BLOCK)
+    return str(request.param)
 
 
 @dataclass(frozen=True)
@@ -129,10 +138,11 @@ def test_a_process_that_dies_at_any_call_leaves_whole_objects_only(
         assert not list((store.root / "tmp").iterdir())
 
 
-def test_content_is_durable_before_its_name_and_the_name_before_the_answer(tmp_path: Path) -> None:
+def test_content_is_durable_before_its_name_and_the_name_before_the_answer(tmp_path: Path, way: str) -> None:
     for label in ("save a pack", "save an index", "create the config"):
         names = [name for name in calls(tmp_path / label, OPERATIONS[label]) if name != "stat"]
-        written, named = names.index("writev"), names.index("link" if "create" in label else "rename")
+        write = "writev" if "through" in way else "pwrite"
+        written, named = names.index(write), names.index("link" if "create" in label else "rename")
         assert "fsync" in names[written:named], "content that a power cut takes would have a name"
         assert "fsync" in names[named:], "an acknowledged name that a power cut takes"
         assert names[named:].index("fsync") < names[named:].index("unlink")

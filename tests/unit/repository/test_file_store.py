@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from coeval.repository import direct
 from coeval.repository.errors import InvalidArgument, RepositoryUnreachable
 from coeval.repository.file_store import FileStore
 from coeval.repository.store import CONFIG_NAME, Kind, open_store
@@ -30,6 +34,26 @@ def test_objects_lie_where_restic_looks(files: FileStore) -> None:
     assert list(files.entries(Kind.CONFIG)) == [(CONFIG_NAME, 1)]
     assert (files.root / "config").stat().st_mode & 0o777 == 0o440
     assert files.root.stat().st_mode & 0o070 == 0o070, "movers of one group share the volume"
+
+
+@pytest.mark.parametrize("refusing", ["", "fcntl", "pwrite"])
+def test_a_pack_is_whole_however_the_filesystem_lets_us_write(
+    files: FileStore, monkeypatch: pytest.MonkeyPatch, refusing: str
+) -> None:
+    original = os.pwrite
+
+    def refuse(*arguments: Any) -> int:
+        if refusing == "fcntl" and arguments[-1] == 0:  # switching the way off again
+            return 0
+        if refusing == "pwrite" and arguments[-1] == 0:  # the first piece goes, the second does not
+            return original(*arguments)
+        raise OSError(errno.EINVAL, "not in this way")
+
+    if refusing:
+        monkeypatch.setattr(fcntl if refusing == "fcntl" else os, refusing, refuse)
+    parts = [os.urandom(direct.AT_ONCE // 3) for _ in range(5)] + [b"the end"]
+    files.save(Kind.PACK, NAME, parts)
+    assert files.load(Kind.PACK, NAME) == b"".join(parts)
 
 
 def test_foreign_names_are_not_listed(files: FileStore) -> None:

@@ -69,9 +69,35 @@ def test_an_exclusive_lock_that_appears_while_we_settle_stops_us(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: put(repository))
+    with pytest.raises(RepositoryLocked), repository.lock(exclusive=True):
+        pass
+    assert len(held(repository)) == 1
+
+
+def test_an_exclusive_lock_that_appears_before_ours_is_written_stops_us(
+    repository: Repository, store: MemoryStore
+) -> None:
+    def rival(verb: str, kind: Kind, name: str) -> None:
+        if verb == "save":
+            store.before = lambda verb, kind, name: None
+            put(repository)
+
+    store.before = rival
     with pytest.raises(RepositoryLocked), repository.lock():
         pass
     assert len(held(repository)) == 1
+
+
+def test_a_plain_lock_waits_only_where_the_listing_lags(
+    repository: Repository, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    with repository.lock():
+        assert not waits
+    monkeypatch.setattr(store, "entries", lambda kind: iter(()))
+    with repository.lock():
+        assert len(waits) == 1
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
