@@ -25,7 +25,7 @@ SIZE = 8 << 30
 KEEP: dict[str, Any] = {"changedBlocks": {"keepBase": "Auto"}}
 PLACES = {"a0": ("Filesystem", "/claims/large-a0/disk.img"), "b0": ("Block", "/claims/large-b0")}
 
-# A quarter of the volume: every fourth MiB is one text of 64 KiB, sixteen times, so that it takes little room.
+# A quarter of the volume: every fourth MiB is a text of 64 KiB, sixteen times, so that it takes little room.
 FILL = f"""
 import os, sys
 with open(sys.argv[1], "r+b") as volume:
