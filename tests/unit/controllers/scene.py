@@ -1,9 +1,12 @@
 """What the simulated world begins with."""
 
+import base64
+
 from coeval.kube.kinds import (
     BACKUP_REPOSITORY,
     PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
+    SNAPSHOT_METADATA_SERVICE,
     STORAGE_CLASS,
     VIRTUAL_MACHINE,
     VIRTUAL_MACHINE_INSTANCE,
@@ -78,14 +81,21 @@ def set_up(api: FakeApi, *, running: bool, spec: Object) -> None:
             },
             SHOP,
         )
-    api.put(
-        VM_BACKUP,
-        {
-            "metadata": {"name": "b"},
-            "spec": {"virtualMachine": "db", "repository": "main"} | spec,
-        },
-        SHOP,
-    )
+    put_backup(api, "b", spec)
+
+
+def put_backup(api: FakeApi, name: str, spec: Object) -> None:
+    """A VMBackup of the VM."""
+    body = {"metadata": {"name": name}, "spec": {"virtualMachine": "db", "repository": "main"} | spec}
+    api.put(VM_BACKUP, body, SHOP)
+
+
+def track_changes(api: FakeApi) -> None:
+    """Both drivers can be asked what changed."""
+    authority = base64.b64encode(b"-----BEGIN CERTIFICATE-----\n").decode()
+    for driver in ("one", "two"):
+        spec = {"address": f"{driver}.example.com:443", "audience": driver, "caCert": authority}
+        api.put(SNAPSHOT_METADATA_SERVICE, {"metadata": {"name": f"{driver}.csi.coeval.test"}, "spec": spec})
 
 
 def _volume(api: FakeApi, claim: str, driver: str, mode: str) -> None:

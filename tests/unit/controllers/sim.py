@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from coeval.controllers.ports import Key
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup.controller import VMBackupController
 from coeval.kube import kinds
@@ -24,12 +25,12 @@ from coeval.kube.kinds import (
 )
 from coeval.kube.port import ApiError, Kind, Object
 
-from tests.unit.controllers.scene import SHOP, set_up
+from tests.unit.controllers.scene import SHOP, put_backup, set_up
 from tests.unit.controllers.sim_jobs import Jobs
 from tests.unit.controllers.sim_kubevirt import KubeVirt
 from tests.unit.controllers.sim_repository import Entries, Entry
 from tests.unit.controllers.sim_storage import Storage
-from tests.unit.controllers.sim_world import HOME, KEY, START, World
+from tests.unit.controllers.sim_world import HOME, START, World
 
 TERMINAL = ("Completed", "Failed", "Cancelled")
 
@@ -131,7 +132,7 @@ class Sim:
                 return
             self.reconciles += 1
             try:
-                again = await controller.reconcile(KEY)
+                again = await controller.reconcile(self.world.key)
             except (ApiError, ExceptionGroup):
                 again = 1.0
             if again is None and until is None and self.settled():
@@ -144,7 +145,7 @@ class Sim:
         return backup is None or backup.get("status", {}).get("phase") in TERMINAL
 
     def backup(self) -> Object | None:
-        return self.api.find(VM_BACKUP, KEY.name, KEY.namespace)
+        return self.api.find(VM_BACKUP, *reversed(self.world.key))
 
     def status(self) -> Object:
         found: Object = (self.backup() or {}).get("status", {})
@@ -153,13 +154,18 @@ class Sim:
     def condition(self, type_: str) -> Object:
         return next((c for c in self.status().get("conditions", []) if c["type"] == type_), {})
 
+    def next_backup(self, name: str, **spec: Any) -> None:
+        """Another VMBackup of the VM, which is reconciled from now on."""
+        put_backup(self.api, name, spec)
+        self.world.key = Key(SHOP, name)
+
     def patch_spec(self, **fields: Any) -> None:
         backup = self.backup()
         assert backup is not None
         self.api.put(VM_BACKUP, backup | {"spec": backup["spec"] | fields})
 
     def delete_backup(self) -> None:
-        self.api.remove(VM_BACKUP, KEY.name, KEY.namespace)
+        self.api.remove(VM_BACKUP, *reversed(self.world.key))
 
     def ours(self) -> list[str]:
         """Everything that bears our label, wherever it is."""

@@ -5,7 +5,7 @@ import json
 from coeval.kube.kinds import JOB, PERSISTENT_VOLUME_CLAIM, POD
 from coeval.kube.port import Object
 
-from tests.unit.controllers.sim_repository import Entries
+from tests.unit.controllers.sim_repository import Entries, one
 from tests.unit.controllers.sim_world import HOME, World
 
 
@@ -62,6 +62,8 @@ class Jobs:
         args = job["spec"]["template"]["spec"]["containers"][0]["args"]
         content = self._read(claim) if claim is not None else None
         result = self.movers.run(args, content, self.behaviour.errors)
+        if "error" not in result:
+            result |= self._told(args, content)
         self.world.changes += 1
         failed = "error" in result
         state = {"terminated": {"exitCode": 1 if failed else 0, "message": json.dumps(result)}}
@@ -86,3 +88,23 @@ class Jobs:
         backend = self.world.backend_of(pvc["spec"]["dataSource"]["name"])
         assert backend is not None
         return backend.content
+
+    def _told(self, args: list[str], content: float | None) -> Object:
+        """What the driver answers: right only if the snapshots are what the mover takes them for."""
+        twin, handle = one(args, "--snapshot-name"), one(args, "--base-handle")
+        if twin is None:
+            return {"change_source": "Compare"}
+        later = self.world.backend_of(twin)
+        assert later is not None, "asked about a snapshot that is not there"
+        base = self.world.backends.get(handle) if handle else None
+        if handle and base is None:
+            return {"change_source": "Compare", "fallback": {"reason": "SnapshotUnknown", "message": ""}}
+        start = one(args, "--parent") or one(args, "--snapshot")
+        started = self.movers.entries[start].volumes[one(args, "--name") or ""] if start else None
+        # A copy moves from the base to the later one, a rewind the other way.
+        read, other = (base, later) if "retime" in args else (later, base)
+        assert read is not None and read.content == content, "the answer is about another moment"
+        assert other is None or other.content == started, "the answer counts from another moment"
+        assert base is None or base.volume == later.volume
+        source = "CSIThroughExtents" if "csi-through-extents" in args else "CSI"
+        return {"change_source": source}

@@ -8,7 +8,7 @@ from coeval.kube.kinds import VIRTUAL_MACHINE_INSTANCE, VM_BACKUP
 from coeval.kube.port import ApiError, Conflict, Object
 
 from tests.unit.controllers.scene import SHOP
-from tests.unit.controllers.sim_world import KEY, World
+from tests.unit.controllers.sim_world import World
 
 
 class KubeVirt:
@@ -71,7 +71,7 @@ class KubeVirt:
             self.thaw()
 
     def _hold(self) -> None:
-        backup = self.api.find(VM_BACKUP, KEY.name, KEY.namespace) or {}
+        backup = self.api.find(VM_BACKUP, self.world.key.name, self.world.key.namespace) or {}
         quiesce = backup.get("status", {}).get("quiesce", {})
         assert "intentAt" in quiesce and "releaseSeenAt" not in quiesce, "held without a word in status"
         self.world.guest.window += 1

@@ -27,7 +27,7 @@ class Entries:
         """`coeval` as data-plane.md says, on numbers in place of disks."""
         words = [a for a in args[:2] if not a.startswith("-")]
         verb = words[-1]
-        error = errors.get(verb) or errors.get(_one(args, "--name") or "")
+        error = errors.get(verb) or errors.get(one(args, "--name") or "")
         if error is not None:
             return {"error": error}
         tags = set(_all(args, "--tag"))
@@ -73,12 +73,13 @@ def _all(args: list[str], option: str) -> list[str]:
     return [b for a, b in pairwise(args) if a == option]
 
 
-def _one(args: list[str], option: str) -> str | None:
+def one(args: list[str], option: str) -> str | None:
+    """The value of an option, if it is given."""
     return next(iter(_all(args, option)), None)
 
 
 def _need(args: list[str], option: str) -> str:
-    value = _one(args, option)
+    value = one(args, option)
     assert value is not None, f"{option} is missing in {args}"
     return value
 

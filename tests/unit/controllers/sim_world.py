@@ -91,6 +91,8 @@ class World:
     backends: dict[str, Backend] = field(default_factory=dict)
     time: datetime = START
     changes: int = 0
+    # The backup that is reconciled.
+    key: Key = KEY
 
     def __post_init__(self) -> None:
         self.api = Api(now=self.now, namespaces=(HOME, SHOP))
