@@ -227,7 +227,7 @@ def crd(resource: Resource) -> Schema:
                 "properties": {
                     "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
                     "kind": {"type": "string", "description": f"{resource.kind}."},
-                    "metadata": {"type": "object", "description": "Kubernetes' own: name, labels and so on."},
+                    "metadata": {"type": "object"},  # Kubernetes' own: more than this is refused
                     "spec": spec,
                     "status": status,
                 },

@@ -179,7 +179,8 @@ def test_every_field_says_what_it_is(kind: str) -> None:
         for name, child in node.get("properties", {}).items()
     ]
     assert len(fields) > 20
-    assert [path for path, field in fields if len(field.get("description", "")) < 5] == []
+    # The API server has its own words for metadata, and refuses others.
+    assert [path for path, field in fields if len(field.get("description", "")) < 5] == [".metadata"]
 
 
 def test_the_text_below_a_field_is_its_description_beside_that_of_its_type() -> None:
