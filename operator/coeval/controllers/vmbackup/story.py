@@ -10,10 +10,9 @@ from typing import Any
 
 from coeval.api.v1alpha1.moment import ConsistencyStatus, QuiesceStatus
 from coeval.api.v1alpha1.vmbackup import (
-    CopyStatus,
     OutcomeStatus,
-    ReconcileStatus,
     StepState,
+    StepStatus,
     VMBackupStatus,
 )
 from coeval.controllers.conditions import find
@@ -103,12 +102,7 @@ def _volumes(old: VMBackupStatus, new: VMBackupStatus) -> Iterator[Line]:
         yield from _step(volume.name, "retime", was.reconcile if was else None, volume.reconcile)
 
 
-def _step(
-    volume: str,
-    verb: str,
-    old: CopyStatus | ReconcileStatus | None,
-    new: CopyStatus | ReconcileStatus | None,
-) -> Iterator[Line]:
+def _step(volume: str, verb: str, old: StepStatus | None, new: StepStatus | None) -> Iterator[Line]:
     if new is None or new.state not in _ENDED or (old is not None and old.state is new.state):
         return
     said: dict[str, Any] = {
@@ -116,15 +110,14 @@ def _step(
         "volume": volume,
         "state": new.state.value,
         "snapshot": new.snapshot_id,
+        "change_source": new.change_source,
+        "fallback": new.fallback.reason if new.fallback else None,
         "bytes_total": new.bytes_total,
         "bytes_read": new.bytes_read,
+        "bytes_changed": new.bytes_changed,
+        "bytes_added": new.bytes_added,
     }
-    if isinstance(new, CopyStatus):
-        yield Line("mover ended", said | {"bytes_added": new.bytes_added})
-    else:
-        yield Line(
-            "mover ended", said | {"bytes_changed": new.bytes_changed, "change_source": new.change_source}
-        )
+    yield Line("mover ended", said)
 
 
 def _repository(old: VMBackupStatus, new: VMBackupStatus) -> Iterator[Line]:
