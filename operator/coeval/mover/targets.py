@@ -129,7 +129,11 @@ class DeviceTarget:
                 raise TargetUnusable(f"--target {path} is mounted or in use") from None
             raise
         self._overwrite = overwrite
-        self._size = os.lseek(self._file, 0, os.SEEK_END)
+        try:
+            self._size = os.lseek(self._file, 0, os.SEEK_END)
+        except OSError:
+            os.close(self._file)  # or nobody else could open it
+            raise
         self._zeroes = True
 
     def prepare(self, size: int, data: int) -> None:
