@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coeval.cli import options as o
-from coeval.cli.session import Access, Output, Result, with_repository
+from coeval.cli.session import Access, Output, Result, with_repository, with_unlocked
 from coeval.mover.progress import Progress
 from coeval.repository.lock import Lock
 from coeval.repository.repository import Repository
@@ -57,14 +57,11 @@ def verify(
 ) -> None:
     """Read a snapshot's data again and prove that it is sound. Exit 3 names the damage.
 
-    With --repair nobody else may use the repository meanwhile.
+    Others may use the repository meanwhile; what --repair does at the end, it does only if it is alone then.
     """
-    from coeval.mover.verify import parse_sample  # noqa: PLC0415  (help must be fast)
-    from coeval.mover.verify import verify as run  # noqa: PLC0415
+    from coeval.mover.verify import parse_sample, verify_beside_others  # noqa: PLC0415  (help must be fast)
 
-    def work(opened: Repository, lock: Lock, shown: Progress) -> Result:
-        return run(opened, snapshot, parse_sample(sample), shown, repair=lock if repair else None)
+    def work(opened: Repository, shown: Progress) -> Result:
+        return verify_beside_others(opened, snapshot, parse_sample(sample), shown, repair=repair)
 
-    with_repository(
-        Access(repository, password_file), Output(result, progress), "verify", work, exclusive=repair
-    )
+    with_unlocked(Access(repository, password_file), Output(result, progress), "verify", work)

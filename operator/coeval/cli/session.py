@@ -162,18 +162,31 @@ def with_repository(
     *,
     init: bool = False,
     lock_needed: bool = True,
-    exclusive: bool = False,
 ) -> None:
     """Run work under the repository's lock, showing progress."""
+
+    def locked(repository: Repository, progress: Progress) -> Result:
+        with repository.lock(needed=lock_needed) as lock:
+            return work(repository, lock, progress)
+
+    with_unlocked(access, output, label, locked, init=init)
+
+
+def with_unlocked(
+    access: Access,
+    output: Output,
+    label: str,
+    work: Callable[[Repository, Progress], Result],
+    *,
+    init: bool = False,
+) -> None:
+    """Run work that takes the repository's lock itself, showing progress."""
 
     def action(progress: Progress) -> Result:
         keep_freed_memory()
         repository = access.init()[0] if init else access.open()
-        with (
-            repository.lock(needed=lock_needed, exclusive=exclusive) as lock,
-            shown(progress, output.style, label),
-        ):
-            return work(repository, lock, progress)
+        with shown(progress, output.style, label):
+            return work(repository, progress)
 
     perform(output, action)
 

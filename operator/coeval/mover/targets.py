@@ -134,7 +134,11 @@ class DeviceTarget:
             raise
         self._output = Output(self._file, path, path)
         self._overwrite = overwrite
-        self._size = os.lseek(self._file, 0, os.SEEK_END)
+        try:
+            self._size = os.lseek(self._file, 0, os.SEEK_END)
+        except OSError:
+            os.close(self._file)  # or nobody else could open it
+            raise
         self._zeroes = True
 
     def prepare(self, size: int, data: int) -> None:

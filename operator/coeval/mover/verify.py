@@ -6,6 +6,7 @@ import random
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,7 @@ from coeval.mover.fan_out import fan_out
 from coeval.mover.layout import volume_trees
 from coeval.mover.progress import Progress
 from coeval.mover.volumes import Result
-from coeval.repository.errors import InvalidArgument, RepositoryDamaged
+from coeval.repository.errors import InvalidArgument, RepositoryDamaged, RepositoryLocked
 from coeval.repository.lock import Lock
 from coeval.repository.pack import BlobType
 from coeval.repository.repair import unlist_packs
@@ -77,14 +78,40 @@ def parse_sample(text: str) -> float:
     return percent / 100
 
 
+def verify_beside_others(
+    repository: Repository, wanted: str, fraction: float, progress: Progress, *, repair: bool
+) -> Result:
+    """Verify under a plain lock: backups go on meanwhile. A repair is alone, and begins by looking again.
+
+    See `verify`.
+    """
+    with ExitStack() as held:
+        held.enter_context(repository.lock())
+
+        def alone(suspects: set[bytes]) -> str:
+            held.close()
+            try:
+                with repository.lock(exclusive=True) as lock:
+                    return _repair(repository, lock, suspects)
+            except RepositoryLocked as error:
+                return f"; not repaired: {error}"
+
+        return verify(repository, wanted, fraction, progress, repair=alone if repair else None)
+
+
 def verify(
-    repository: Repository, wanted: str, fraction: float, progress: Progress, *, repair: Lock | None = None
+    repository: Repository,
+    wanted: str,
+    fraction: float,
+    progress: Progress,
+    *,
+    repair: Callable[[set[bytes]], str] | None = None,
 ) -> Result:
     """Prove that a snapshot can be read: structure and index in full, `fraction` of each file's chunks.
 
     Raises RepositoryDamaged after all was tried, naming the volumes and the other snapshots that are not
-    whole, and the first few damaged objects; with `repair`, an exclusive lock, after damaged packs were taken
-    out of the index.
+    whole, and the first few damaged objects; with `repair`, after that was given the packs in which damage
+    may be, and with what it says.
     """
     begun = datetime.now(UTC)
     repository.lenient = True
@@ -99,7 +126,7 @@ def verify(
     damages.found += repository.passed_over
     if damages.found:
         harm = Harm(repository, damages.packs).told(snapshot)
-        repaired = _repair(repository, repair, damages) if repair else ""
+        repaired = repair(damages.packs) if repair and damages.packs else ""
         damages.report(snapshot.id, harm, repaired)
     return {
         "snapshot": snapshot.id,
@@ -115,9 +142,9 @@ def verify(
     }
 
 
-def _repair(repository: Repository, lock: Lock, damages: _Damages) -> str:
+def _repair(repository: Repository, lock: Lock, suspects: set[bytes]) -> str:
     """Take the damaged packs out of the index; say what came of it."""
-    done = unlist_packs(repository, lock, damages.packs)
+    done = unlist_packs(repository, lock, suspects)
     return (
         f"; repaired: damaged packs no longer listed: {len(done.packs)}, blobs in them that were saved: "
         f"{done.saved}, lost: {done.lost}. The next backup stores again what its source still has"

@@ -20,7 +20,14 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from coeval.repository.errors import InvalidArgument
 from coeval.repository.object_errors import first_words
-from coeval.repository.object_store import CONNECT_SECONDS, REQUEST_SECONDS, ObjectStore, Patience
+from coeval.repository.object_store import (
+    CONNECT_SECONDS,
+    LONGEST_SECONDS,
+    REQUEST_SECONDS,
+    ObjectStore,
+    Patience,
+)
+from coeval.repository.pace import Pace
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -42,16 +49,18 @@ def open_cloud(url: str, patience: Patience | None = None) -> ObjectStore:
     """Give the store behind an object store's URL. Nothing is sent yet. Raises InvalidArgument."""
     parts = urlsplit(url)
     prefix = _prefix(url, parts)
-    make: Callable[[str, str | None], tuple[Bucket, str]] = {"s3": _s3, "gs": _gcs, "az": _azure}[
-        parts.scheme
-    ]
+    make: Callable[[str, str | None, ClientConfig], tuple[Bucket, str]]
+    make = {"s3": _s3, "gs": _gcs, "az": _azure}[parts.scheme]
     try:
-        bucket, where = make(parts.netloc, prefix)
+        _, where = make(parts.netloc, prefix, _client(1, writing=False))
+        pace = Pace(
+            lambda s, writing: make(parts.netloc, prefix, _client(s, writing=writing))[0], REQUEST_SECONDS
+        )
     except (BaseError, ValueError) as error:
         raise InvalidArgument(
             f"--repository {url}: {first_words(str(error))}; check the variables of the environment"
         ) from None
-    return ObjectStore(bucket, url.rstrip("/") + where, patience)
+    return ObjectStore(pace, url.rstrip("/") + where, patience)
 
 
 def _prefix(url: str, parts: SplitResult) -> str | None:
@@ -69,13 +78,12 @@ def _prefix(url: str, parts: SplitResult) -> str | None:
     return prefix or None
 
 
-def _s3(bucket: str, prefix: str | None) -> tuple[Bucket, str]:
+def _s3(bucket: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, str]:
     variable = next((name for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     missing = [name for name in KEY_VARIABLES if not os.environ.get(name)]
     if len(missing) == 1:
         raise InvalidArgument(f"{missing[0]} is not set: {' and '.join(KEY_VARIABLES)} belong together")
-    client = _client()
     if ca := os.environ.get(CA_VARIABLE):
         client["root_certificate"] = _ca(ca)
     if variable is None:
@@ -105,17 +113,22 @@ def _s3(bucket: str, prefix: str | None) -> tuple[Bucket, str]:
     return store, f" at {address}"
 
 
-def _gcs(bucket: str, prefix: str | None) -> tuple[Bucket, str]:
-    return GCSStore(bucket, prefix=prefix, client_options=_client(), retry_config=_NO_RETRIES), ""
+def _gcs(bucket: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, str]:
+    return GCSStore(bucket, prefix=prefix, client_options=client, retry_config=_NO_RETRIES), ""
 
 
-def _azure(container: str, prefix: str | None) -> tuple[Bucket, str]:
-    return AzureStore(container, prefix=prefix, client_options=_client(), retry_config=_NO_RETRIES), ""
+def _azure(container: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, str]:
+    return AzureStore(container, prefix=prefix, client_options=client, retry_config=_NO_RETRIES), ""
 
 
-def _client() -> ClientConfig:
+def _client(seconds: float, *, writing: bool) -> ClientConfig:
+    bound = timedelta(seconds=seconds)
+    # For all but large writes it is a bound on silence: an answer may take long as long as it comes.
+    time: ClientConfig = {"timeout": bound}
+    if not writing:
+        time = {"timeout": timedelta(seconds=LONGEST_SECONDS), "read_timeout": bound}
     return {
-        "timeout": timedelta(seconds=REQUEST_SECONDS),
+        **time,
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
         # Said here, so that no variable of the environment can say otherwise.
         "allow_http": False,

@@ -37,12 +37,13 @@ class Trouble(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed request: the kind of trouble, in words, and whether a server answered at all."""
+    """A failed request: the kind of trouble, in words, whether a server answered, or was out of time."""
 
     trouble: Trouble
     words: str
     answered: bool
     code: str = ""
+    late: bool = False
 
 
 METADATA_ADDRESS = "169.254.169.254"
@@ -144,7 +145,8 @@ def _unanswered(head: str, source: str) -> Failure:
         return Failure(Trouble.OTHER, "the bucket is in another region", answered=True)
     kind = _KIND.search(source)
     if kind and kind[1] in _UNANSWERED:
-        return Failure(Trouble.PASSING, _UNANSWERED[kind[1]], answered=kind[1] == "Interrupted")
+        cut, late = kind[1] == "Interrupted", kind[1] == "Timeout"
+        return Failure(Trouble.PASSING, _UNANSWERED[kind[1]], answered=cut, late=late)
     return Failure(Trouble.OTHER, first_words(head), answered=True)
 
 

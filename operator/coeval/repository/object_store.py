@@ -40,17 +40,21 @@ from coeval.repository.errors import (
     RepositoryUnreachable,
 )
 from coeval.repository.object_errors import Failure, Trouble, read_failure
+from coeval.repository.pace import Pace
 from coeval.repository.store import CONFIG_NAME, STALE_AFTER_SECONDS, Kind, label
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Bucket
 
 REQUEST_SECONDS = 120
-"""A request that takes longer is given up and tried again: 32 MiB at 0.3 MiB/s fit in."""
+"""A server that is silent for this long is asked again; for large writes see `pace`."""
+LONGEST_SECONDS = 3600
+"""An answer may take this long as long as it comes."""
 CONNECT_SECONDS = 10
 PAGE = 1000
 
 _NAME = re.compile(r"[0-9a-f]{64}")
+_LARGE = (Kind.PACK, Kind.INDEX)
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -60,7 +64,7 @@ class Patience:
     """How long a call is tried again. Times in seconds."""
 
     deadline: float = 300.0
-    """After this long no new attempt is begun, so that a call ends within this plus REQUEST_SECONDS."""
+    """After this long no new attempt is begun. A slow one counts as REQUEST_SECONDS: it moved something."""
     first_answer: float = 20.0
     """The same while the server has never answered: then it is more likely a wrong address."""
     shortest: float = 0.2
@@ -79,18 +83,24 @@ class Patience:
 class ObjectStore:
     """Objects in a bucket, below a prefix. `place` names bucket and endpoint in messages."""
 
-    def __init__(self, bucket: Bucket, place: str, patience: Patience | None = None) -> None:
-        self._bucket = bucket
+    def __init__(self, pace: Pace, place: str, patience: Patience | None = None) -> None:
+        self._pace = pace
+        self._bucket = pace.bucket
         self._place = place
         self._patience = patience or Patience()
         self._answered = False
 
     def save(self, kind: Kind, name: str, parts: Sequence[Bytes]) -> None:
         """See Store."""
-        self._call(
-            f"cannot write {label(kind, name)}",
-            lambda: obstore.put(self._bucket, _path(kind, name), list(parts), use_multipart=False),
-        )
+        what = f"cannot write {label(kind, name)}"
+
+        def put(bucket: Bucket) -> None:
+            obstore.put(bucket, _path(kind, name), list(parts), use_multipart=False)
+
+        if kind in _LARGE:
+            self._call(what, lambda: self._put_large(what, put))
+        else:
+            self._call(what, lambda: put(self._bucket))
 
     def create(self, kind: Kind, name: str, parts: Sequence[Bytes]) -> bool:
         """See Store. Where an answer was lost, what is there now tells whether it was ours."""
@@ -181,10 +191,35 @@ class ObjectStore:
         except _BeyondEnd:
             raise _truncated(kind, name, end) from None
 
+    def _put_large(self, what: str, put: Callable[[Bucket], None]) -> None:
+        """Write with as much time as the large writes before needed; where it is not enough, with more."""
+        while True:
+            bucket, level = self._pace.writing()
+            begun = time.monotonic()
+            try:
+                put(bucket)
+            except BaseError as error:
+                slow = read_failure(str(error)).late and self._alive()
+                if not slow or not self._pace.too_slow(level):
+                    raise
+                _LOG.warning("%s: %s in time, but the server answers: it gets more", self._place, what)
+            else:
+                self._pace.took(time.monotonic() - begun)
+                return
+
+    def _alive(self) -> bool:
+        """Tell whether something small is answered, whatever the answer."""
+        try:
+            obstore.head(self._bucket, CONFIG_NAME)
+        except (BaseError, FileNotFoundError) as error:
+            return read_failure(str(error)).answered
+        return True
+
     def _call(self, what: str, action: Callable[[], T]) -> T:
-        begun = time.monotonic()
+        elapsed = 0.0
         attempt = 0
         while True:
+            begun = time.monotonic()
             try:
                 result = action()
             except (BaseError, FileNotFoundError) as error:
@@ -193,9 +228,9 @@ class ObjectStore:
                 self._answered = True
                 return result
             self._answered |= failure.answered
+            elapsed += min(time.monotonic() - begun, self._pace.seconds)
             wait = None
             if failure.trouble is Trouble.PASSING:
-                elapsed = time.monotonic() - begun
                 wait = self._patience.wait(attempt, elapsed, answered=self._answered)
             attempt += 1
             if wait is None:
@@ -203,6 +238,7 @@ class ObjectStore:
             again = "%s: %s: %s; attempt %d failed, the next comes in %.1f s"
             _LOG.warning(again, self._place, what, failure.words, attempt, wait)
             time.sleep(wait)
+            elapsed += wait
 
     def _error(self, what: str, failure: Failure, attempts: int) -> DataPlaneError:
         message = f"{self._place}: {what}: {failure.words}"

@@ -39,6 +39,8 @@ def unlist_packs(repository: Repository, lock: Lock, suspects: Iterable[bytes]) 
     salvaged: list[PackEntry] = []
     for pack in sorted(set(suspects)):
         listed = [entry for entries, _ in files.values() for entry in entries if entry.pack == pack]
+        if not listed:  # somebody repaired or pruned before we were alone
+            continue
         sound, lost = _examine(repository, pack, listed)
         if sound is None:
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.devices import Device
 from tests.tools.repositories import Cli
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")
@@ -18,22 +19,6 @@ SIZE = 8 * MIB + 512 * 3
 """A device is a number of sectors, not of chunks."""
 
 
-def losetup(*arguments: str) -> str:
-    return subprocess.run(["losetup", *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-
-class Device:
-    def __init__(self, backing: Path, size: int) -> None:
-        self.backing = backing
-        with backing.open("ab") as file:
-            file.truncate(size)
-        self.path = Path(losetup("--find", "--show", str(backing)))
-
-    def read(self) -> bytes:
-        subprocess.run(["blockdev", "--flushbufs", str(self.path)], check=True)
-        return self.path.read_bytes()
-
-
 @pytest.fixture
 def devices(tmp_path: Path) -> Iterator[list[Device]]:
     made: list[Device] = []
@@ -41,7 +26,7 @@ def devices(tmp_path: Path) -> Iterator[list[Device]]:
         yield made
     finally:
         for device in made:
-            losetup("--detach", str(device.path))
+            device.close()
 
 
 @pytest.fixture
@@ -73,7 +58,7 @@ def test_a_device_goes_in_and_comes_out(cli: Cli, tmp_path: Path, devices: list[
     with (tmp_path / "target").open("r+b") as file:
         file.seek(3 * MIB)
         file.write(b"old" * MIB)
-    subprocess.run(["blockdev", "--flushbufs", str(devices[1].path)], check=True)
+    devices[1].flush()
     restore(cli, snapshot, devices[1].path, "--overwrite")
     assert devices[1].read()[:SIZE] == data, "old bytes where the volume has zeros are gone"
 

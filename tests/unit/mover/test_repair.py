@@ -11,6 +11,7 @@ import pytest
 from coeval.repository.errors import RepositoryDamaged, RepositoryLocked
 from coeval.repository.file_store import FileStore
 from coeval.repository.pack import BlobType, read_header
+from coeval.repository.repair import unlist_packs
 from coeval.repository.repository import Repository
 from coeval.repository.store import Kind
 
@@ -135,16 +136,45 @@ def test_a_pack_that_reads_well_the_second_time_is_left_alone(world: World) -> N
     assert not world.verify("a")
 
 
-def test_repair_wants_to_be_alone(world: World) -> None:
+def test_others_keep_a_repair_from_its_work_but_not_the_verify_before_it(world: World) -> None:
+    key = world.objects["a", "data pack"]
+    world.store.objects[key] = flip(100)(world.store.objects[key])
     before = dict(world.store.objects)
     repository = Repository.open(world.store, PASSWORD)
     with repository.lock():
-        assert "is locked by pid" in world.verify("a", "--repair", code=1)
+        message = world.verify("a", "--repair", code=3)
+        assert key[1] in message and "; not repaired: the repository is locked by pid" in message
+        world.verify("b", "--repair")
+    assert world.store.objects == before
     with repository.lock(exclusive=True):
         assert "locked exclusively" in world.verify("a", code=1)
+        assert "locked exclusively" in world.verify("a", "--repair", code=1)
         with pytest.raises(RepositoryLocked), repository.lock(exclusive=True):
             pass
     assert world.store.objects == before
+    assert "no longer listed: 1" in world.verify("a", "--repair", code=3)
+
+
+def test_what_somebody_else_repaired_in_between_is_left_alone(world: World) -> None:
+    """Between the verify and the repair nobody is kept out, so that the repair looks at everything again."""
+    key = world.objects["a", "data pack"]
+    world.store.objects[key] = flip(100)(world.store.objects[key])
+    snapshots: list[dict[tuple[Kind, str], bytes]] = []
+
+    def meanwhile(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("remove", Kind.LOCK) and not snapshots:
+            world.store.before = lambda verb, kind, name: None
+            repository = Repository.open(world.store, PASSWORD)
+            found = world.store.objects.pop((kind, name))
+            with repository.lock(exclusive=True) as lock:
+                assert unlist_packs(repository, lock, [bytes.fromhex(key[1])]).lost == 1
+            snapshots.append(dict(world.store.objects))
+            world.store.objects[kind, name] = found
+
+    world.store.before = meanwhile
+    message = world.verify("a", "--repair", code=3)
+    assert "no longer listed: 0, blobs in them that were saved: 0, lost: 0" in message
+    assert [world.store.objects] == snapshots
 
 
 @pytest.mark.restic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,6 +56,12 @@ class Bucket:
             ("repo", "forget", "--tag", "nobody=has"),
         ]
 
+    def damage(self) -> None:
+        """Cut the data packs short."""
+        store = open_store(self.cli.url)
+        for name, _ in sorted(store.entries(Kind.PACK), key=lambda entry: -entry[1])[:2]:
+            store.save(Kind.PACK, name, [store.load(Kind.PACK, name)[:-1]])
+
     def locks(self) -> list[str]:
         return [name for name, _ in open_store(self.cli.url).entries(Kind.LOCK)]
 
@@ -82,15 +89,15 @@ def bucket(gateway: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @contextmanager
-def at(gate: Gate, process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Wait until a process stands at the gate; at the end let it go on and end well, unless it was killed."""
+def at(gate: Gate, process: subprocess.Popen[bytes], code: int = 0) -> Iterator[list[bytes]]:
+    """Wait until a process stands at the gate; at the end let it go on and end, and give what it wrote."""
+    ended: list[bytes] = []
     try:
         assert gate.reached.wait(SECONDS), "it never came to the gate"
-        yield
-        killed = process.returncode is not None
+        yield ended
         gate.opened.set()
-        out, err = process.communicate(timeout=SECONDS)
-        assert killed or process.returncode == 0, (out + err).decode()
+        ended += process.communicate(timeout=SECONDS)
+        assert process.returncode == code, ended
     finally:
         gate.opened.set()
         process.kill()
@@ -126,7 +133,7 @@ def test_a_restic_that_was_killed_is_no_longer_waited_for(bucket: Bucket) -> Non
     gate = Gate()
     bucket.proxy.fail("^DELETE .*/data/", gate.holds)
     running = bucket.held.start("prune", "--max-unused", "0")
-    with at(gate, running):
+    with at(gate, running, code=-signal.SIGKILL):
         running.kill()
         running.wait(SECONDS)
         assert len(bucket.locks()) == 1
@@ -163,15 +170,12 @@ def test_restic_backs_up_beside_our_copy_but_prunes_only_after(bucket: Bucket, t
 
 
 def test_restic_does_nothing_beside_our_repair_and_waits_if_told(bucket: Bucket) -> None:
-    """Damage it, so that there is something to repair, and hold the repair where it replaces the index."""
-    store = open_store(bucket.cli.url)
-    for name, _ in sorted(store.entries(Kind.PACK), key=lambda entry: -entry[1])[:2]:
-        store.save(Kind.PACK, name, [store.load(Kind.PACK, name)[:-1]])
+    """The repair is held where it replaces the index."""
+    bucket.damage()
     gate = Gate()
     bucket.proxy.fail("^PUT .*/index/", gate.holds)
     repairing = ours(bucket, "verify", "--snapshot", bucket.part, "--repair")
-    try:
-        assert gate.reached.wait(SECONDS), "it never came to the gate"
+    with at(gate, repairing, code=3) as ended:
         for words in (("snapshots",), ("backup", str(bucket.source)), ("prune",)):
             done = bucket.free.attempt(*words)
             assert done.returncode and b"locked exclusively" in done.stderr
@@ -181,11 +185,40 @@ def test_restic_does_nothing_beside_our_repair_and_waits_if_told(bucket: Bucket)
         with bucket.free.start("backup", "--retry-lock", "1m", str(bucket.source)) as waiting:
             waiting.communicate(timeout=2 * SECONDS)
         assert waiting.returncode == 0
-        out, _ = repairing.communicate(timeout=SECONDS)
-        assert repairing.returncode == 3 and "repaired" in json.loads(out)["error"]["message"]
-    finally:
-        gate.opened.set()
-        repairing.kill()
-        repairing.communicate()
+    assert "; repaired" in json.loads(ended[0])["error"]["message"]
     bucket.cli.run("volume", "copy", "--name", "root", "--source", str(bucket.source), "--as-of", T1)
     bucket.cli.run("verify", "--snapshot", bucket.part)
+
+
+def test_backups_go_on_beside_a_verify_that_will_repair(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.damage()
+    (tmp_path / "new").write_bytes(os.urandom(MIB))
+    gate = Gate()
+    bucket.proxy.fail("^GET .*/data/", gate.holds)
+    repairing = ours(bucket, "verify", "--snapshot", bucket.part, "--repair")
+    with at(gate, repairing, code=3) as ended:
+        made = bucket.cli.copy(tmp_path / "new", "new")
+        bucket.free.run("backup", str(tmp_path / "new"))
+        assert bucket.free.attempt("prune").returncode
+    assert "; repaired: damaged packs no longer listed: 1" in json.loads(ended[0])["error"]["message"]
+    bucket.cli.run("verify", "--snapshot", made)
+    bucket.cli.run("volume", "copy", "--name", "root", "--source", str(bucket.source), "--as-of", T1)
+    bucket.cli.run("verify", "--snapshot", bucket.part)
+    bucket.free.run("prune", "--max-unused", "0")
+    bucket.free.check()
+
+
+def test_a_repair_leaves_alone_what_a_running_backup_may_rely_on(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.damage()
+    (tmp_path / "new").write_bytes(os.urandom(MIB))
+    gate = Gate()
+    bucket.proxy.fail("^PUT .*/data/", gate.holds)
+    copying = ours(bucket, "volume", "copy", "--name", "new", "--source", str(tmp_path / "new"))
+    store = open_store(bucket.cli.url)
+    with at(gate, copying):
+        before = sorted(store.entries(Kind.INDEX))
+        message = bucket.cli.run("verify", "--snapshot", bucket.part, "--repair", code=3)["error"]["message"]
+        assert f"; not repaired: the repository is locked by pid {copying.pid} of" in message
+        assert sorted(store.entries(Kind.INDEX)) == before and len(bucket.locks()) == 1
+    message = bucket.cli.run("verify", "--snapshot", bucket.part, "--repair", code=3)["error"]["message"]
+    assert "; repaired: damaged packs no longer listed: 1" in message

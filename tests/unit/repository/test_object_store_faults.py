@@ -205,6 +205,68 @@ def test_a_slow_connection_is_waited_for(store: ObjectStore, proxy: FaultProxy, 
     assert proxy.requests("^GET") == 1
 
 
+def test_a_slow_uplink_gets_the_time_it_needs_and_is_remembered(
+    proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pack takes twenty times as long as a request may; nothing else has more time than before."""
+    monkeypatch.setattr(cloud, "REQUEST_SECONDS", 0.2)
+    store = open_bucket(bucket, Patience(deadline=0.3, first_answer=0.3, shortest=0.01, longest=0.02))
+    slow = sips(200_000, 0.04)
+    proxy.fail("^PUT", slow, times=4)
+    store.save(Kind.PACK, NAME, [BIG])
+    assert proxy.requests("^PUT") == 3, "0.2, 0.8 and 3.2 seconds"
+    store.save(Kind.PACK, OTHER, [BIG])
+    assert proxy.requests("^PUT") == 4, "the next one had enough from the start"
+    assert store.load(Kind.PACK, NAME) == BIG == store.load(Kind.PACK, OTHER)
+    # A fast one later on: what hangs is noticed soon again.
+    store.save(Kind.INDEX, NAME, [b"small"])
+    proxy.fail("^PUT", hangs)
+    store.save(Kind.PACK, NAME, [b"pack"])
+    assert proxy.requests("^PUT") == 7
+
+
+def test_a_slow_write_that_is_cut_is_tried_again(
+    proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it took: what moved something does not use up the time for trying again."""
+    monkeypatch.setattr(cloud, "REQUEST_SECONDS", 0.2)
+    store = open_bucket(bucket, Patience(deadline=0.5, first_answer=0.5, shortest=0.01, longest=0.02))
+
+    def breaks(exchange: Exchange) -> None:
+        exchange.over.wait(0.7)
+        cuts_request(4_000_000)(exchange)
+
+    proxy.fail("^PUT", sips(500_000, 0.05))
+    proxy.fail("^PUT", breaks)
+    store.save(Kind.PACK, NAME, [BIG])
+    assert proxy.requests("^PUT") == 3
+    assert store.load(Kind.PACK, NAME) == BIG
+
+
+def test_a_stuck_server_gets_no_more_time(
+    proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing small is answered either, a write is given up like everything else."""
+    monkeypatch.setattr(cloud, "REQUEST_SECONDS", 0.2)
+    store = open_bucket(bucket, Patience(deadline=0.5, first_answer=0.5, shortest=0.01, longest=0.02))
+    store.save(Kind.PACK, OTHER, [b"it answered once"])
+    proxy.fail("", hangs, times=99)
+    with pytest.raises(RepositoryUnreachable, match=r"no answer in time, after \d attempts"):
+        store.save(Kind.PACK, NAME, [BIG])
+    assert proxy.requests("^PUT .*" + NAME) == proxy.requests("^HEAD") <= 3
+
+
+def test_an_answer_may_take_long_as_long_as_it_comes(
+    proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud, "REQUEST_SECONDS", 1.0)
+    store = open_bucket(bucket)
+    store.save(Kind.PACK, NAME, [BIG])
+    proxy.fail("^GET", trickles(24, 0.06))
+    assert store.load(Kind.PACK, NAME) == BIG
+    assert proxy.requests("^GET") == 1
+
+
 def test_a_create_whose_answer_was_lost_knows_its_own_object(store: ObjectStore, proxy: FaultProxy) -> None:
     proxy.fail("^PUT", loses_answer, times=2)
     assert store.create(Kind.CONFIG, CONFIG_NAME, [b"o", b"urs"])
