@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from coeval.mover.changes.sources import MESSAGE_LIMIT, Csi, Given
 from coeval.mover.changes.unknown import Reason
+from coeval.mover.content import CHUNK_SIZE, LARGE_VOLUME, chunk_size
 from coeval.mover.errors import SourceSizeMismatch
 from coeval.mover.progress import Progress
 from coeval.mover.ranges import Ranges
@@ -50,7 +51,7 @@ def write(path: Path, *offsets: int) -> None:
 
 
 def copy(
-    repository: Repository, image: Path, changes: Any, parent: str | None = None, *, chunk: int = CHUNK
+    repository: Repository, image: Path, changes: Any, parent: str | None = None, *, chunk: int | None = CHUNK
 ) -> dict[str, Any]:
     source = open_source(image)
     try:
@@ -92,6 +93,12 @@ def test_a_parent_alone_is_compared_with_and_its_boundaries_stay(
     later = copy(repository, image, None, same["snapshot"], chunk=4 * CHUNK)
     assert (later["chunks_changed"], later["bytes_changed"]) == (1, CHUNK)
     assert content(repository, later["snapshot"], tmp_path) == image.read_bytes()
+
+
+def test_only_a_large_volume_is_cut_in_large_chunks(repository: Repository, image: Path) -> None:
+    usual = copy(repository, image, None, chunk=None)
+    assert usual["chunks"] == SIZE // CHUNK_SIZE
+    assert chunk_size(SIZE) == chunk_size(LARGE_VOLUME) == CHUNK_SIZE < chunk_size(LARGE_VOLUME + 1)
 
 
 def test_nothing_told_is_nothing_changed(
