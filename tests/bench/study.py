@@ -34,7 +34,7 @@ from tests.bench.measure import contents
 
 KIB, MIB = 1 << 10, 1 << 20
 SETTINGS: dict[str, list[int]] = {
-    "chunk size": [256 * KIB, 512 * KIB, CHUNK_SIZE, 2 * MIB, 4 * MIB],
+    "chunk size": [256 * KIB, 512 * KIB, MIB, 2 * MIB, 4 * MIB],
     "pack size": [8 * MIB, 16 * MIB, 32 * MIB, 64 * MIB],
     "zstd level": [-5, -1, 1, 2, 3],
     "workers": [1, 2, pipeline.WORKERS, pipeline.CORES + 2, 2 * pipeline.CORES + 2],

@@ -12,10 +12,10 @@ from coeval.mover.pipeline import WORKERS
 T = TypeVar("T")
 
 
-def fan_out(items: Iterable[T], action: Callable[[T], None]) -> None:
+def fan_out(items: Iterable[T], action: Callable[[T], None], workers: int = WORKERS) -> None:
     """Call `action` for every item, in any order. Raises the first error; later items are not begun."""
     failures: list[BaseException] = []
-    free = threading.BoundedSemaphore(2 * WORKERS)
+    free = threading.BoundedSemaphore(2 * workers)
 
     def run(item: T) -> None:
         try:
@@ -26,13 +26,13 @@ def fan_out(items: Iterable[T], action: Callable[[T], None]) -> None:
         finally:
             free.release()
 
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="blob") as workers:
+    with ThreadPoolExecutor(workers, thread_name_prefix="blob") as threads:
         try:
             for item in items:
                 free.acquire()
                 if failures:
                     break
-                workers.submit(run, item)
+                threads.submit(run, item)
         except BaseException as error:
             failures.append(error)
     if failures:

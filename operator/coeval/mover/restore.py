@@ -10,6 +10,7 @@ from coeval.mover import tags
 from coeval.mover.content import ContentList, load_content
 from coeval.mover.fan_out import fan_out
 from coeval.mover.layout import image_path, volume_image
+from coeval.mover.pipeline import CORES
 from coeval.mover.progress import Progress
 from coeval.mover.targets import Target
 from coeval.mover.volumes import Result
@@ -62,7 +63,8 @@ def restore_volume(
             progress.add(done=sum(map(len, run)))
         progress.add(done=0, read=sum(map(len, loaded.values())))
 
-    fan_out(_windows(repository, content, zero_ids, target, progress), write)
+    windows = _windows(repository, content, zero_ids, target, progress)
+    fan_out(windows, write, CORES + 2)  # one waits for the repository, one for the target
     target.finish()
     return {
         "snapshot": snapshot.id,

@@ -15,7 +15,7 @@ from coeval.mover import tags
 from coeval.mover.changes.extents import ExtentMap, read_extents
 from coeval.mover.changes.sources import Changes, ChangeSource, Fallback, SourceName, compare, find_changes
 from coeval.mover.changes.unknown import ChangesUnknown, Reason
-from coeval.mover.content import CHUNK_SIZE, ContentList, load_content, zero_content
+from coeval.mover.content import ContentList, chunk_size, load_content, zero_content
 from coeval.mover.errors import VolumeNotFound
 from coeval.mover.layout import check_volume_name, image_path, store_volume, volume_extents, volume_image
 from coeval.mover.progress import Progress
@@ -39,14 +39,14 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class VolumeJob:
-    """What a copy or a retime is asked for. `chunk_size` in bytes, for volumes that are new."""
+    """What a copy or a retime is asked for. `chunk_size` in bytes, of what is new, if not the usual one."""
 
     name: str
     moment: datetime
     tags: tuple[str, ...] = ()
     interim: bool = False
     changes: ChangeSource | None = None
-    chunk_size: int = CHUNK_SIZE
+    chunk_size: int | None = None
     extents_of: Path | None = None
     """The image file of which the extent map is to be recorded beside the copy."""
 
@@ -119,11 +119,12 @@ def _start(
         return content, None
     changes = find_changes(job.changes, source, partial(_recorded_extents, repository, base, job.name))
     if job.changes.from_zeros and not changes.fallback:
-        content = zero_content(source.size, _chunk_size(content) or job.chunk_size)
+        cut = _cut_by(content) or job.chunk_size or chunk_size(source.size)
+        content = zero_content(source.size, cut)
     return content, changes
 
 
-def _chunk_size(base: ContentList) -> int | None:
+def _cut_by(base: ContentList) -> int | None:
     """Give the size by which a base of ours was cut: with other boundaries all would be stored again."""
     length = base.lengths[0] if len(base) else 0
     return length if length >= _LEAST_CHUNK and length.bit_count() == 1 else None
@@ -169,7 +170,7 @@ def _move(
             source,
             writer=writer,
             progress=progress,
-            chunk_size=job.chunk_size,
+            chunk_size=job.chunk_size or chunk_size(source.size),
             sample=random.SystemRandom() if changes and changes.source is not SourceName.COMPARE else None,
         )
         del content  # two lists of a volume of many TiB, and the tree beside them, are too much

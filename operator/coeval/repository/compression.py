@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 
@@ -25,6 +26,10 @@ UNPACKED_VERSION = 2
 
 UNPACKED_LIMIT = 1 << 30
 """No index, snapshot or lock is larger once unpacked; more is damage, or an attempt to exhaust our memory."""
+
+_PIECE = 8 << 20
+"""Larger data is decompressed in pieces (bytes)."""
+_NO_END = "the frame does not end where it should"
 
 _local = threading.local()
 
@@ -88,9 +93,25 @@ def _compressor() -> zstd.ZstdCompressor:
 def _decompress(packed: Bytes, limit: int) -> bytes:
     decoder = zstd.ZstdDecompressor()
     try:
+        if limit > _PIECE:
+            return _decompress_large(decoder, memoryview(packed), limit)
         plaintext = decoder.decompress(packed, max_length=limit + 1)
     except zstd.ZstdError as error:
         raise NotDecodable(str(error)) from error
     if len(plaintext) > limit or not decoder.eof or decoder.unused_data:
-        raise NotDecodable("the frame does not end where it should")
+        raise NotDecodable(_NO_END)
     return plaintext
+
+
+def _decompress_large(decoder: zstd.ZstdDecompressor, packed: memoryview, limit: int) -> bytes:
+    """Decompress what may be large, as the folder of a volume of many TiB is, without having it twice."""
+    out, at = io.BytesIO(), 0
+    while not decoder.eof and out.tell() <= limit:
+        fed = packed[at : at + _PIECE] if decoder.needs_input else b""
+        if decoder.needs_input and not fed:
+            break
+        at += len(fed)
+        out.write(decoder.decompress(fed, max_length=_PIECE))
+    if out.tell() > limit or not decoder.eof or decoder.unused_data or at < packed.nbytes:
+        raise NotDecodable(_NO_END)
+    return out.getvalue()  # this is its buffer, no copy

@@ -44,12 +44,12 @@ def restore(device: Device, *, overwrite: bool = True) -> None:
     target = open_target(device.path, sparse=True, overwrite=overwrite)
     try:
         target.prepare(len(NEW), 3 * len(DATA))
-        target.write(0, DATA)
+        target.write(0, [DATA])
         target.zero(len(DATA), 1096)
         target.zero(4096, 8192)
-        target.write(12288, DATA)
+        target.write(12288, [DATA])
         target.zero(12288 + len(DATA), 512)
-        target.write(len(NEW) - len(DATA), DATA)
+        target.write(len(NEW) - len(DATA), [DATA])
         target.finish()
     finally:
         target.close()

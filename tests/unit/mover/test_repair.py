@@ -40,7 +40,7 @@ def copy(world: World, volume: str, *more: str) -> dict[str, object]:
     return world.run("volume", "copy", "--name", volume, "--source", str(world.folder / volume), *more)
 
 
-CHUNKS = 4
+CHUNKS = 6
 
 
 def ends(world: World) -> list[int]:
@@ -53,7 +53,7 @@ def ends(world: World) -> list[int]:
 DAMAGES: dict[str, Callable[[World, bytes], tuple[bytes | None, int]]] = {
     "a bit of the first chunk": lambda world, whole: (flip(20)(whole), CHUNKS - 1),
     "a bit of the header": lambda world, whole: (flip(ends(world)[-1] + 20)(whole), CHUNKS),
-    "the last two chunks cut": lambda world, whole: (whole[: ends(world)[1]], CHUNKS - 2),
+    "the last two chunks cut": lambda world, whole: (whole[: ends(world)[CHUNKS - 3]], CHUNKS - 2),
     "all of it gone": lambda world, whole: (None, 0),
 }
 """What to do to a pack; gives what is left of it, and the number of chunks that are still sound."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 import pytest
+from coeval.repository import compression
 from coeval.repository.compression import NotDecodable, compress_blob, decompress_blob, pack_file, unpack_file
 from coeval.repository.config import Config
 from coeval.repository.crypto import Key, Unauthentic
@@ -175,7 +176,10 @@ def test_a_snapshot_survives_its_json() -> None:
             Snapshot.from_json(wrong, "i")
 
 
-def test_compression_is_undone_and_damage_seen() -> None:
+@pytest.mark.parametrize("piece", [None, 7, 12000, 11999])
+def test_compression_is_undone_and_damage_seen(monkeypatch: pytest.MonkeyPatch, piece: int | None) -> None:
+    if piece:
+        monkeypatch.setattr(compression, "_PIECE", piece)
     text = b"all is well " * 1000
     packed = compress_blob(text)
     assert packed is not None and len(packed) < 100

@@ -220,7 +220,7 @@ class ReconcileStatus(StepStatus):
     bytes_rewound: Bytes | None = None
     """Bytes of those that were put back to T1; all of them, when it is done."""
     chunks_changed: int | None = None
-    """Number of the chunks that differed; a chunk has 1 MiB."""
+    """Number of the chunks that differed; a chunk has 512 KiB, in volumes above 256 GiB 1 MiB."""
 
 
 class VolumeStatus(Model):

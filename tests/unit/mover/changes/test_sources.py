@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from coeval.mover.changes.sources import MESSAGE_LIMIT, Csi, Given
 from coeval.mover.changes.unknown import Reason
+from coeval.mover.content import CHUNK_SIZE, LARGE_VOLUME, chunk_size
 from coeval.mover.errors import SourceSizeMismatch
 from coeval.mover.progress import Progress
 from coeval.mover.ranges import Ranges
@@ -55,7 +56,7 @@ def copy(
     changes: Any,
     parent: str | None = None,
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = CHUNK,
     name: str = "d",
 ) -> dict[str, Any]:
     source = open_source(image)
@@ -122,6 +123,12 @@ def test_a_parent_that_is_gone_means_that_everything_is_read(
     assert (done["change_source"], done["fallback"]["reason"]) == ("Compare", "BaseMissing")
     assert done["bytes_read"] == SIZE
     assert content(repository, done["snapshot"], tmp_path) == image.read_bytes()
+
+
+def test_only_a_large_volume_is_cut_in_large_chunks(repository: Repository, image: Path) -> None:
+    usual = copy(repository, image, None, chunk=None)
+    assert usual["chunks"] == SIZE // CHUNK_SIZE
+    assert chunk_size(SIZE) == chunk_size(LARGE_VOLUME) == CHUNK_SIZE < chunk_size(LARGE_VOLUME + 1)
 
 
 def test_nothing_told_is_nothing_changed(
