@@ -117,8 +117,7 @@ class FileTarget:
                     with suppress(FileNotFoundError):
                         self._partial.unlink()
             finally:
-                self._output.close()
-                os.close(self._file)
+                _close(self._output, self._file)
 
 
 class DeviceTarget:
@@ -178,8 +177,7 @@ class DeviceTarget:
     def close(self) -> None:
         """See Target."""
         with _errors(self._path):
-            self._output.close()
-            os.close(self._file)
+            _close(self._output, self._file)
 
     def _looks_empty(self) -> bool:
         """Look where labels lie (partitions, filesystems, LVM, RAID: both ends) and at pages in between."""
@@ -210,3 +208,10 @@ def _has_data(path: Path) -> bool:
     finally:
         os.close(file)
     return True
+
+
+def _close(output: Output, file: int) -> None:
+    try:
+        output.close()
+    finally:
+        os.close(file)

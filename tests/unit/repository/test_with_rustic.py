@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from coeval.mover.content import CHUNK_SIZE
 from coeval.repository.file_store import FileStore
 from coeval.repository.keys import add_key
 from coeval.repository.repository import Repository
@@ -88,7 +89,10 @@ def test_rustic_accepts_every_step_up_to_the_commit(tmp_path: Path) -> None:
     restic.check()
 
 
-@pytest.mark.parametrize("options", [(), ("--set-chunker", "fixed_size"), ("--set-compression", "0")])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--set-chunker", "fixed_size", "--set-chunk-size", str(CHUNK_SIZE)), ("--set-compression", "0")],
+)
 def test_what_rustic_made_is_read_and_extended(tmp_path: Path, options: tuple[str, ...]) -> None:
     rustic, made, content = made_by_rustic(tmp_path, *options)
     repository = Repository.open(FileStore(str(rustic.repository)), PASSWORD)
