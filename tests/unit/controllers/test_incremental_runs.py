@@ -8,6 +8,7 @@ from coeval.kube.kinds import (
     JOB,
     PERSISTENT_VOLUME,
     POD,
+    SNAPSHOT_METADATA_SERVICE,
     VM_BACKUP,
     VOLUME_SNAPSHOT,
     VOLUME_SNAPSHOT_CONTENT,
@@ -127,6 +128,15 @@ async def test_without_drivers_that_track_nothing_is_kept() -> None:
     reasons = {v["copy"]["fallback"]["reason"] for v in sim.status()["volumes"]}
     assert reasons == {"NoMetadataService"}
     assert {v["base"]["backup"] for v in sim.status()["volumes"]} == {"b"}
+
+
+async def test_a_role_that_does_not_know_of_changed_blocks_stops_no_backup() -> None:
+    sim = await after_first(KEEP)
+    sim.api.allowed = lambda call: call.kind is not SNAPSHOT_METADATA_SERVICE
+    await sim.run()
+    reasons = {v["copy"]["fallback"]["reason"] for v in sim.status()["volumes"]}
+    assert (sim.status()["phase"], reasons) == ("Completed", {"MetadataServiceInvalid"})
+    assert list(leaks(sim, kept(backup(sim, "b") or {}))) == []
 
 
 async def comes_back(sim: Sim) -> None:

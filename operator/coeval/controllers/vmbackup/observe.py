@@ -47,7 +47,7 @@ from coeval.kube.kinds import (
     VOLUME_SNAPSHOT_CLASS,
     VOLUME_SNAPSHOT_CONTENT,
 )
-from coeval.kube.port import ApiError, KubeApi, Object
+from coeval.kube.port import ApiError, Forbidden, KubeApi, Object
 from coeval.kubevirt import graph, quiesce
 
 _RESIZING = frozenset({"Resizing", "FileSystemResizePending"})
@@ -145,9 +145,13 @@ class Observer:
 
     async def _metadata_services(self, backup: Backup) -> dict[str, MetadataService | str]:
         """Who can be asked about the volumes' changes, by driver."""
-        found = {}
+        found: dict[str, MetadataService | str] = {}
         for driver in sorted({v.driver for v in backup.status.volumes or () if v.driver}):
-            raw = await self._api.get(SNAPSHOT_METADATA_SERVICE, driver)
+            try:
+                raw = await self._api.get(SNAPSHOT_METADATA_SERVICE, driver)
+            except Forbidden as error:  # a role that is older than the operator: no reason to stop a backup
+                found[driver] = f"SnapshotMetadataService {driver} may not be read: {error.message}"[:4000]
+                continue
             if raw is not None:
                 found[driver] = metadata.service(raw)
         return found
