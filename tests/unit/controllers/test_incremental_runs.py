@@ -118,6 +118,23 @@ async def test_a_base_that_goes_while_the_next_one_runs_means_a_full_read() -> N
     assert {v["copy"]["fallback"]["reason"] for v in sim.status()["volumes"]} == {"SnapshotUnknown"}
 
 
+@pytest.mark.parametrize("overtakes", [False, True])
+async def test_the_next_one_begins_while_its_base_still_cleans_up(overtakes: bool) -> None:
+    sim = await after_first(KEEP)
+    await sim.run(until=lambda: sim.status().get("phase") == "CleaningUp")
+    cleaning = sim.world.key
+    sim.next_backup("d", **KEEP)
+    await sim.run(until=None if overtakes else lambda: bool(sim.status().get("volumes")))
+    sim.world.key, following = cleaning, sim.world.key
+    await sim.run()
+    sim.world.key = following
+    await sim.run()
+    volumes = sim.status()["volumes"]
+    assert {v["base"]["backup"] for v in volumes} == {"c"}
+    assert [v["copy"]["fallback"] for v in volumes if "fallback" in v["copy"]] == []
+    assert list(leaks(sim, kept(backup(sim, "d") or {}))) == []
+
+
 async def test_without_drivers_that_track_nothing_is_kept() -> None:
     sim = Sim(spec=KEEP)
     await sim.run()

@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec
-from coeval.api.v1alpha1.vmbackup import Phase, VMBackupSpec, VMBackupStatus
+from coeval.api.v1alpha1.vmbackup import Result, VMBackupSpec, VMBackupStatus
 from coeval.controllers import mover_watch
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup import build
@@ -298,8 +298,10 @@ def _wanted_claims(backup: Backup, found: Mapping[str, Any]) -> set[str]:
 
 
 def _earlier(name: str, status: VMBackupStatus) -> Earlier | None:
+    """Complete but for its clean-up will do: it is about to free what those before it have kept."""
     snapshot = status.repository.snapshot_id if status.repository else None
-    if status.phase is not Phase.COMPLETED or snapshot is None or status.point_in_time is None:
+    whole = status.outcome is not None and status.outcome.result is Result.COMPLETED
+    if not whole or snapshot is None or status.point_in_time is None:
         return None
     return Earlier(name, status.point_in_time, snapshot, tuple(status.volumes or ()))
 
