@@ -129,7 +129,7 @@ def test_what_is_kept_goes_with_its_storage_whatever_its_class_says() -> None:
     bound = {name: replace(READY[name], content="vsc")}
     seen = ending(snapshots=bound, contents={"vsc": Content("vsc", "u", NOW, retains=True)})
     plan = decide(seen, at(30), SETTINGS)
-    assert plan.actions == (KeepSnapshot(name, f"uid-{name}"),) and plan.requeue == 0
+    assert plan.actions == (KeepSnapshot(name, f"uid-{name}"),) and plan.requeue == 1
     assert plan.status.completed_at is None
     done = ending(snapshots=bound, contents={"vsc": Content("vsc", "u", NOW)})
     assert decide(done, at(30), SETTINGS).status.phase.value == "Completed"

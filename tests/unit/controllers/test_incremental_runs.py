@@ -156,6 +156,20 @@ async def test_a_role_that_does_not_know_of_changed_blocks_stops_no_backup() -> 
     assert list(leaks(sim, kept(backup(sim, "b") or {}))) == []
 
 
+async def test_a_refusal_to_keep_a_snapshot_is_no_reason_to_ask_without_a_pause() -> None:
+    sim = Sim(spec=KEEP)
+    track_changes(sim.api)
+    sim.api.allowed = lambda call: (call.verb, call.kind) != ("patch", VOLUME_SNAPSHOT_CONTENT)
+    await sim.run(until=lambda: "trouble" in sim.status())
+    before, since = sim.reconciles, sim.now()
+    await sim.run(until=lambda: (sim.now() - since).total_seconds() > 60)
+    assert sim.reconciles - before < 70
+    assert "snapcontent-" in sim.condition("Ready")["message"]
+    sim.api.allowed = None
+    await sim.run()
+    assert list(leaks(sim, kept(backup(sim, "b") or {}))) == []
+
+
 async def comes_back(sim: Sim) -> None:
     await sim.run()
     assert sim.status()["phase"] == "Completed"
