@@ -80,7 +80,8 @@ def test_a_snapshot_in_doubt_is_not_counted_from(now: Snapshot | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [{"claim_uid": "x"}, {"persistent_volume": "x"}, {"name": "x"}, {"driver": "x"}]
+    "field",
+    [{"claim_uid": "x"}, {"persistent_volume": "x"}, {"volume_handle": "x"}, {"name": "x"}, {"driver": "x"}],
 )
 def test_another_volume_is_no_base(field: dict[str, str]) -> None:
     assert chosen(earlier("first", -20, BEFORE.model_copy(update=field))) is None

@@ -19,6 +19,7 @@ from tests.unit.controllers.scene import SHOP, track_changes
 from tests.unit.controllers.sim import Sim
 from tests.unit.controllers.sim_world import HOME
 from tests.unit.fakeapi import Call, Moment
+from tests.unit.rbac import shipped_rights
 
 KEEP = {"changedBlocks": {"keepBase": "Auto"}}
 STRATEGIES = ("Rewind", "RollForward", "Direct", "Auto")
@@ -107,6 +108,25 @@ async def test_a_backup_that_keeps_none_leaves_those_of_the_one_before() -> None
     await sim.run()
     assert {v["base"]["backup"] for v in sim.status()["volumes"]} == {"b"}
     assert {v["copy"]["changeSource"] for v in sim.status()["volumes"]} == {"CSI", "CSIThroughExtents"}
+
+
+async def test_another_volume_behind_the_same_names_is_no_base() -> None:
+    sim = await after_first(KEEP)
+    volume = sim.api.find(PERSISTENT_VOLUME, "pv-db-data")
+    assert volume is not None
+    volume["spec"]["csi"]["volumeHandle"] = "restored by other means"
+    sim.api.put(PERSISTENT_VOLUME, volume)
+    await sim.run()
+    check(sim)
+    assert {v["name"]: "base" in v for v in sim.status()["volumes"]} == {"root": True, "data": False}
+
+
+async def test_our_rights_suffice() -> None:
+    sim = await after_first(KEEP)
+    sim.api.allowed = shipped_rights()
+    await sim.run()
+    check(sim)
+    assert sim.status()["phase"] == "Completed"
 
 
 async def test_a_base_that_goes_while_the_next_one_runs_means_a_full_read() -> None:

@@ -235,6 +235,8 @@ class VolumeStatus(Model):
     """uid of the PVC: another one of the same name is not it."""
     persistent_volume: Name | None = None
     """Name of the PersistentVolume that the PVC is bound to."""
+    volume_handle: Text | None = None
+    """The volume's id at the CSI driver: another one behind the same PersistentVolume's name is not it."""
     driver: Name | None = None
     """The CSI driver."""
     storage_class: Text | None = None

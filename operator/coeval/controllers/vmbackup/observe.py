@@ -211,6 +211,7 @@ class Observer:
             mode=spec.get("volumeMode") or "Filesystem",
             volume=volume,
             driver=graph.dig(pv, "spec", "csi", "driver"),
+            handle=graph.dig(pv, "spec", "csi", "volumeHandle"),
             storage_class=spec.get("storageClassName"),
             size=int(parse_quantity(size)) if size else 0,
             resizing=any(

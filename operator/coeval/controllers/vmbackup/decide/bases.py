@@ -59,7 +59,8 @@ def superseded(draft: Draft) -> list[Snapshot]:
 
 def _same(before: VolumeStatus, now: VolumeStatus) -> bool:
     def identity(volume: VolumeStatus) -> tuple[object, ...]:
-        return volume.name, volume.role, volume.claim_uid, volume.persistent_volume, volume.driver
+        claim = volume.name, volume.role, volume.claim_uid
+        return *claim, volume.persistent_volume, volume.driver, volume.volume_handle
 
     return identity(before) == identity(now)
 
