@@ -115,6 +115,13 @@ def test_what_is_kept_stays_and_frees_what_the_earlier_ones_kept() -> None:
     assert removed(ending(earlier=(old,), base_snapshots=there)) == {"vs"}
 
 
+@pytest.mark.parametrize("gone", [{"deleted_at": at(20)}, {"ready": False}])
+def test_what_is_about_to_go_itself_frees_nothing(gone: dict[str, Any]) -> None:
+    ours = {name: replace(snapshot, **gone) for name, snapshot in READY.items()}
+    old = earlier("first", -20, BEFORE)
+    assert removed(ending(snapshots=ours, earlier=(old,), base_snapshots={"vs": ALIVE})) == set()
+
+
 def test_a_backup_that_fails_keeps_nothing_and_frees_nothing() -> None:
     old = earlier("first", -20, BEFORE)
     assert removed(ending(Result.FAILED, earlier=(old,), base_snapshots={"vs": ALIVE})) == set(READY)

@@ -155,6 +155,19 @@ async def test_the_next_one_begins_while_its_base_still_cleans_up(overtakes: boo
     assert list(leaks(sim, kept(backup(sim, "d") or {}))) == []
 
 
+async def test_a_backup_that_is_being_deleted_is_no_base() -> None:
+    """Its data may go before it was read."""
+    sim = await after_first(KEEP)
+    first = backup(sim, "b")
+    assert first is not None
+    sim.api.put(VM_BACKUP, first | {"metadata": first["metadata"] | {"finalizers": ["coeval.dev/cleanup"]}})
+    sim.api.remove(VM_BACKUP, "b", SHOP)
+    await sim.run()
+    assert [v["base"] for v in sim.status()["volumes"] if "base" in v] == []
+    reasons = {v["copy"]["fallback"]["reason"] for v in sim.status()["volumes"]}
+    assert (sim.status()["phase"], reasons) == ("Completed", {"NoEarlierBackup"})
+
+
 async def test_without_drivers_that_track_nothing_is_kept() -> None:
     sim = Sim(spec=KEEP)
     await sim.run()

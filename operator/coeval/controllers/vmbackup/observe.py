@@ -125,7 +125,10 @@ class Observer:
         ]
 
     async def _bases(self, backup: Backup, others: Iterable[Object]) -> dict[str, Any]:
-        """Completed backups in the same repository, and the snapshots that they have left."""
+        """Completed backups in the same repository, and the snapshots that they have left.
+
+        One that is being deleted takes its snapshots with it, and perhaps its data.
+        """
         parsed = [
             (
                 o["metadata"]["name"],
@@ -134,6 +137,7 @@ class Observer:
             )
             for o in others
             if (o.get("spec") or {}).get("repository") == backup.spec.repository
+            and "deletionTimestamp" not in o["metadata"]
         ]
         earlier = {uid: e for name, uid, status in parsed if (e := _earlier(name, status)) is not None}
         snapshots: dict[str, Snapshot] = {}

@@ -43,7 +43,7 @@ def kept(draft: Draft) -> list[Snapshot]:
 
 def superseded(draft: Draft) -> list[Snapshot]:
     """Of earlier backups, what the snapshots kept by this one make superfluous."""
-    ours = {s.name for s in kept(draft)}
+    ours = {s.name for s in kept(draft) if s.ready and not s.deleting}
     moment = draft.status.point_in_time
     found = []
     for volume in draft.volumes:
