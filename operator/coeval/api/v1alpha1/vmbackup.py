@@ -156,7 +156,8 @@ class SnapshotStatus(Model):
     restore_size: Bytes | None = None
     """The least size of a volume made from it, in bytes."""
     kept_as_base: bool | None = None
-    """It outlives the backup, so that the next one can ask the driver what changed since."""
+    """It was left when the backup ended, so that the next one can ask the driver what changed since; a later
+    backup that leaves its own removes it."""
 
 
 class FallbackStatus(Model):
