@@ -3,6 +3,7 @@
 import base64
 import binascii
 
+from coeval.domain.address import is_host_and_port
 from coeval.domain.storage import MetadataService
 from coeval.kube.port import Object
 
@@ -14,13 +15,14 @@ def service(obj: Object) -> MetadataService | str:
     """The service, or what is wrong with its description."""
     name, spec = obj["metadata"]["name"], obj.get("spec") or {}
     address, audience = str(spec.get("address") or ""), str(spec.get("audience") or "")
-    if not address or not audience:
-        return f"SnapshotMetadataService {name} names no address or no audience"
+    if not is_host_and_port(address) or not audience:
+        return f"SnapshotMetadataService {name} names no address (host:port) or no audience"
     try:
-        authority = base64.b64decode("".join(str(spec.get("caCert") or "").split()), validate=True).decode()
+        pem = base64.b64decode("".join(str(spec.get("caCert") or "").split()), validate=True)
+        authority = pem.decode()
     except (binascii.Error, UnicodeDecodeError):
         return f"spec.caCert of SnapshotMetadataService {name} is not PEM in base64"
-    if "-----BEGIN CERTIFICATE-----" not in authority or len(authority) > LONGEST_AUTHORITY:
+    if "-----BEGIN CERTIFICATE-----" not in authority or len(pem) > LONGEST_AUTHORITY:
         return (
             f"spec.caCert of SnapshotMetadataService {name} holds no certificate, or more than "
             f"{LONGEST_AUTHORITY} bytes"

@@ -7,7 +7,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A PersistentVolumeClaim and what is needed of its volume; `driver` is None where that is not CSI."""
+    """A PersistentVolumeClaim and what is needed of its volume; `driver` and `handle` are of CSI alone."""
 
     name: str
     uid: str
@@ -19,6 +19,7 @@ class Claim:
     size: int = 0
     resizing: bool = False
     mount_options: tuple[str, ...] = ()
+    handle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

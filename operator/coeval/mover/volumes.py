@@ -131,7 +131,10 @@ def _cut_by(base: ContentList) -> int | None:
 
 
 def _recorded_extents(repository: Repository, snapshot: Snapshot | None, volume: str) -> ExtentMap:
-    text = volume_extents(repository, snapshot, volume) if snapshot else None
+    try:
+        text = volume_extents(repository, snapshot, volume) if snapshot else None
+    except RepositoryDamaged as error:
+        raise ChangesUnknown(Reason.BASE_DAMAGED, str(error)) from error
     if text is None:
         raise ChangesUnknown(Reason.NO_EXTENT_MAP, "no extent map was recorded with the base")
     return ExtentMap.decode(text)

@@ -102,7 +102,10 @@ def _volume(api: FakeApi, claim: str, driver: str, mode: str) -> None:
     name = f"pv-{claim}"
     api.put(
         PERSISTENT_VOLUME,
-        {"metadata": {"name": name}, "spec": {"csi": {"driver": f"{driver}.csi.coeval.test"}}},
+        {
+            "metadata": {"name": name},
+            "spec": {"csi": {"driver": f"{driver}.csi.coeval.test", "volumeHandle": f"volume-{claim}"}},
+        },
     )
     api.put(
         PERSISTENT_VOLUME_CLAIM,

@@ -80,7 +80,8 @@ def test_a_snapshot_in_doubt_is_not_counted_from(now: Snapshot | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [{"claim_uid": "x"}, {"persistent_volume": "x"}, {"name": "x"}, {"driver": "x"}]
+    "field",
+    [{"claim_uid": "x"}, {"persistent_volume": "x"}, {"volume_handle": "x"}, {"name": "x"}, {"driver": "x"}],
 )
 def test_another_volume_is_no_base(field: dict[str, str]) -> None:
     assert chosen(earlier("first", -20, BEFORE.model_copy(update=field))) is None
@@ -114,6 +115,13 @@ def test_what_is_kept_stays_and_frees_what_the_earlier_ones_kept() -> None:
     assert removed(ending(earlier=(old,), base_snapshots=there)) == {"vs"}
 
 
+@pytest.mark.parametrize("gone", [{"deleted_at": at(20)}, {"ready": False}])
+def test_what_is_about_to_go_itself_frees_nothing(gone: dict[str, Any]) -> None:
+    ours = {name: replace(snapshot, **gone) for name, snapshot in READY.items()}
+    old = earlier("first", -20, BEFORE)
+    assert removed(ending(snapshots=ours, earlier=(old,), base_snapshots={"vs": ALIVE})) == set()
+
+
 def test_a_backup_that_fails_keeps_nothing_and_frees_nothing() -> None:
     old = earlier("first", -20, BEFORE)
     assert removed(ending(Result.FAILED, earlier=(old,), base_snapshots={"vs": ALIVE})) == set(READY)
@@ -129,7 +137,7 @@ def test_what_is_kept_goes_with_its_storage_whatever_its_class_says() -> None:
     bound = {name: replace(READY[name], content="vsc")}
     seen = ending(snapshots=bound, contents={"vsc": Content("vsc", "u", NOW, retains=True)})
     plan = decide(seen, at(30), SETTINGS)
-    assert plan.actions == (KeepSnapshot(name, f"uid-{name}"),) and plan.requeue == 0
+    assert plan.actions == (KeepSnapshot(name, f"uid-{name}"),) and plan.requeue == 1
     assert plan.status.completed_at is None
     done = ending(snapshots=bound, contents={"vsc": Content("vsc", "u", NOW)})
     assert decide(done, at(30), SETTINGS).status.phase.value == "Completed"

@@ -8,6 +8,7 @@ from coeval.kube.kinds import (
     JOB,
     PERSISTENT_VOLUME,
     POD,
+    SNAPSHOT_METADATA_SERVICE,
     VM_BACKUP,
     VOLUME_SNAPSHOT,
     VOLUME_SNAPSHOT_CONTENT,
@@ -18,6 +19,7 @@ from tests.unit.controllers.scene import SHOP, track_changes
 from tests.unit.controllers.sim import Sim
 from tests.unit.controllers.sim_world import HOME
 from tests.unit.fakeapi import Call, Moment
+from tests.unit.rbac import shipped_rights
 
 KEEP = {"changedBlocks": {"keepBase": "Auto"}}
 STRATEGIES = ("Rewind", "RollForward", "Direct", "Auto")
@@ -108,6 +110,25 @@ async def test_a_backup_that_keeps_none_leaves_those_of_the_one_before() -> None
     assert {v["copy"]["changeSource"] for v in sim.status()["volumes"]} == {"CSI", "CSIThroughExtents"}
 
 
+async def test_another_volume_behind_the_same_names_is_no_base() -> None:
+    sim = await after_first(KEEP)
+    volume = sim.api.find(PERSISTENT_VOLUME, "pv-db-data")
+    assert volume is not None
+    volume["spec"]["csi"]["volumeHandle"] = "restored by other means"
+    sim.api.put(PERSISTENT_VOLUME, volume)
+    await sim.run()
+    check(sim)
+    assert {v["name"]: "base" in v for v in sim.status()["volumes"]} == {"root": True, "data": False}
+
+
+async def test_our_rights_suffice() -> None:
+    sim = await after_first(KEEP)
+    sim.api.allowed = shipped_rights()
+    await sim.run()
+    check(sim)
+    assert sim.status()["phase"] == "Completed"
+
+
 async def test_a_base_that_goes_while_the_next_one_runs_means_a_full_read() -> None:
     sim = await after_first(KEEP)
     await sim.run(until=lambda: "pointInTime" in sim.status())
@@ -115,6 +136,36 @@ async def test_a_base_that_goes_while_the_next_one_runs_means_a_full_read() -> N
     await sim.run()
     check(sim)
     assert {v["copy"]["fallback"]["reason"] for v in sim.status()["volumes"]} == {"SnapshotUnknown"}
+
+
+@pytest.mark.parametrize("overtakes", [False, True])
+async def test_the_next_one_begins_while_its_base_still_cleans_up(overtakes: bool) -> None:
+    sim = await after_first(KEEP)
+    await sim.run(until=lambda: sim.status().get("phase") == "CleaningUp")
+    cleaning = sim.world.key
+    sim.next_backup("d", **KEEP)
+    await sim.run(until=None if overtakes else lambda: bool(sim.status().get("volumes")))
+    sim.world.key, following = cleaning, sim.world.key
+    await sim.run()
+    sim.world.key = following
+    await sim.run()
+    volumes = sim.status()["volumes"]
+    assert {v["base"]["backup"] for v in volumes} == {"c"}
+    assert [v["copy"]["fallback"] for v in volumes if "fallback" in v["copy"]] == []
+    assert list(leaks(sim, kept(backup(sim, "d") or {}))) == []
+
+
+async def test_a_backup_that_is_being_deleted_is_no_base() -> None:
+    """Its data may go before it was read."""
+    sim = await after_first(KEEP)
+    first = backup(sim, "b")
+    assert first is not None
+    sim.api.put(VM_BACKUP, first | {"metadata": first["metadata"] | {"finalizers": ["coeval.dev/cleanup"]}})
+    sim.api.remove(VM_BACKUP, "b", SHOP)
+    await sim.run()
+    assert [v["base"] for v in sim.status()["volumes"] if "base" in v] == []
+    reasons = {v["copy"]["fallback"]["reason"] for v in sim.status()["volumes"]}
+    assert (sim.status()["phase"], reasons) == ("Completed", {"NoEarlierBackup"})
 
 
 async def test_without_drivers_that_track_nothing_is_kept() -> None:
@@ -127,6 +178,29 @@ async def test_without_drivers_that_track_nothing_is_kept() -> None:
     reasons = {v["copy"]["fallback"]["reason"] for v in sim.status()["volumes"]}
     assert reasons == {"NoMetadataService"}
     assert {v["base"]["backup"] for v in sim.status()["volumes"]} == {"b"}
+
+
+async def test_a_role_that_does_not_know_of_changed_blocks_stops_no_backup() -> None:
+    sim = await after_first(KEEP)
+    sim.api.allowed = lambda call: call.kind is not SNAPSHOT_METADATA_SERVICE
+    await sim.run()
+    reasons = {v["copy"]["fallback"]["reason"] for v in sim.status()["volumes"]}
+    assert (sim.status()["phase"], reasons) == ("Completed", {"MetadataServiceInvalid"})
+    assert list(leaks(sim, kept(backup(sim, "b") or {}))) == []
+
+
+async def test_a_refusal_to_keep_a_snapshot_is_no_reason_to_ask_without_a_pause() -> None:
+    sim = Sim(spec=KEEP)
+    track_changes(sim.api)
+    sim.api.allowed = lambda call: (call.verb, call.kind) != ("patch", VOLUME_SNAPSHOT_CONTENT)
+    await sim.run(until=lambda: "trouble" in sim.status())
+    before, since = sim.reconciles, sim.now()
+    await sim.run(until=lambda: (sim.now() - since).total_seconds() > 60)
+    assert sim.reconciles - before < 70
+    assert "snapcontent-" in sim.condition("Ready")["message"]
+    sim.api.allowed = None
+    await sim.run()
+    assert list(leaks(sim, kept(backup(sim, "b") or {}))) == []
 
 
 async def comes_back(sim: Sim) -> None:

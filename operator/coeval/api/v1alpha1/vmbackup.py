@@ -156,7 +156,8 @@ class SnapshotStatus(Model):
     restore_size: Bytes | None = None
     """The least size of a volume made from it, in bytes."""
     kept_as_base: bool | None = None
-    """It outlives the backup, so that the next one can ask the driver what changed since."""
+    """It was left when the backup ended, so that the next one can ask the driver what changed since; a later
+    backup that leaves its own removes it."""
 
 
 class FallbackStatus(Model):
@@ -235,6 +236,8 @@ class VolumeStatus(Model):
     """uid of the PVC: another one of the same name is not it."""
     persistent_volume: Name | None = None
     """Name of the PersistentVolume that the PVC is bound to."""
+    volume_handle: Text | None = None
+    """The volume's id at the CSI driver: another one behind the same PersistentVolume's name is not it."""
     driver: Name | None = None
     """The CSI driver."""
     storage_class: Text | None = None

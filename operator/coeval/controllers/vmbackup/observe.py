@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec
-from coeval.api.v1alpha1.vmbackup import Phase, VMBackupSpec, VMBackupStatus
+from coeval.api.v1alpha1.vmbackup import Result, VMBackupSpec, VMBackupStatus
 from coeval.controllers import mover_watch
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup import build
@@ -47,7 +47,7 @@ from coeval.kube.kinds import (
     VOLUME_SNAPSHOT_CLASS,
     VOLUME_SNAPSHOT_CONTENT,
 )
-from coeval.kube.port import ApiError, KubeApi, Object
+from coeval.kube.port import ApiError, Forbidden, KubeApi, Object
 from coeval.kubevirt import graph, quiesce
 
 _RESIZING = frozenset({"Resizing", "FileSystemResizePending"})
@@ -125,7 +125,10 @@ class Observer:
         ]
 
     async def _bases(self, backup: Backup, others: Iterable[Object]) -> dict[str, Any]:
-        """Completed backups in the same repository, and the snapshots that they have left."""
+        """Completed backups in the same repository, and the snapshots that they have left.
+
+        One that is being deleted takes its snapshots with it, and perhaps its data.
+        """
         parsed = [
             (
                 o["metadata"]["name"],
@@ -134,6 +137,7 @@ class Observer:
             )
             for o in others
             if (o.get("spec") or {}).get("repository") == backup.spec.repository
+            and "deletionTimestamp" not in o["metadata"]
         ]
         earlier = {uid: e for name, uid, status in parsed if (e := _earlier(name, status)) is not None}
         snapshots: dict[str, Snapshot] = {}
@@ -145,9 +149,13 @@ class Observer:
 
     async def _metadata_services(self, backup: Backup) -> dict[str, MetadataService | str]:
         """Who can be asked about the volumes' changes, by driver."""
-        found = {}
+        found: dict[str, MetadataService | str] = {}
         for driver in sorted({v.driver for v in backup.status.volumes or () if v.driver}):
-            raw = await self._api.get(SNAPSHOT_METADATA_SERVICE, driver)
+            try:
+                raw = await self._api.get(SNAPSHOT_METADATA_SERVICE, driver)
+            except Forbidden as error:  # a role that is older than the operator: no reason to stop a backup
+                found[driver] = f"SnapshotMetadataService {driver} may not be read: {error.message}"[:4000]
+                continue
             if raw is not None:
                 found[driver] = metadata.service(raw)
         return found
@@ -207,6 +215,7 @@ class Observer:
             mode=spec.get("volumeMode") or "Filesystem",
             volume=volume,
             driver=graph.dig(pv, "spec", "csi", "driver"),
+            handle=graph.dig(pv, "spec", "csi", "volumeHandle"),
             storage_class=spec.get("storageClassName"),
             size=int(parse_quantity(size)) if size else 0,
             resizing=any(
@@ -294,8 +303,10 @@ def _wanted_claims(backup: Backup, found: Mapping[str, Any]) -> set[str]:
 
 
 def _earlier(name: str, status: VMBackupStatus) -> Earlier | None:
+    """Complete but for its clean-up will do: it is about to free what those before it have kept."""
     snapshot = status.repository.snapshot_id if status.repository else None
-    if status.phase is not Phase.COMPLETED or snapshot is None or status.point_in_time is None:
+    whole = status.outcome is not None and status.outcome.result is Result.COMPLETED
+    if not whole or snapshot is None or status.point_in_time is None:
         return None
     return Earlier(name, status.point_in_time, snapshot, tuple(status.volumes or ()))
 

@@ -62,7 +62,7 @@ class Rival:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A completed VMBackup of the same VM in the same repository."""
+    """A VMBackup of the same VM in the same repository that is complete, but for its clean-up perhaps."""
 
     name: str
     point_in_time: datetime

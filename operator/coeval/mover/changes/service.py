@@ -6,7 +6,6 @@ Nothing that is not proven is taken: an answer that breaks the protocol is no an
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import grpc
 
+from coeval.domain.address import is_host_and_port
 from coeval.mover.changes.blocks import Blocks
 from coeval.mover.changes.messages import FIXED_LENGTH, SERVICE, VARIABLE_LENGTH, message
 from coeval.mover.changes.unknown import ChangesUnknown, Reason
@@ -75,14 +75,7 @@ class Service:
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        host, _, port = self.address.rpartition(":")
-        bare = not host.startswith("[")
-        if (
-            not host
-            or (bare and ":" in host)
-            or not re.fullmatch(r"\d{1,5}", port)
-            or not 0 < int(port) < 65536
-        ):
+        if not is_host_and_port(self.address):
             raise InvalidArgument(f"--metadata-address {self.address}: give host:port")
 
     def allocated(self, snapshot: str) -> Answer:

@@ -145,8 +145,10 @@ class CsiThroughExtents:
 
     def find(self, source: Source, recorded: Callable[[], ExtentMap]) -> Changes:
         """See ChangeSource. Asks the service last: most reasons why not are found without it."""
-        base = recorded()
+        # The volume before the base: what holds of this filesystem held when the base was copied, too, and a
+        # missing map would be told as if the next backup had one.
         now = read_extents(self.path, self.mountinfo)
+        base = recorded()
         if now.size != source.size:
             raise ChangesUnknown(Reason.SIZE_DIFFERS, f"{self.path} changed its size while it was read")
         if base.filesystem != now.filesystem:

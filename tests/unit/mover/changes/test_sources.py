@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coeval.mover.changes.sources import MESSAGE_LIMIT, Csi, Given
-from coeval.mover.changes.unknown import Reason
+from coeval.mover.changes.extents import ExtentMap
+from coeval.mover.changes.service import Service
+from coeval.mover.changes.sources import MESSAGE_LIMIT, Csi, CsiThroughExtents, Given
+from coeval.mover.changes.unknown import ChangesUnknown, Reason
 from coeval.mover.content import CHUNK_SIZE, LARGE_VOLUME, chunk_size
 from coeval.mover.errors import SourceSizeMismatch
 from coeval.mover.progress import Progress
@@ -18,6 +20,9 @@ from coeval.mover.restore import restore_volume
 from coeval.mover.sources import open_source
 from coeval.mover.targets import FileTarget
 from coeval.mover.volumes import VolumeJob, copy_volume
+from coeval.repository.crypto import hash_id
+from coeval.repository.errors import RepositoryDamaged
+from coeval.repository.pack import BlobType
 from coeval.repository.repository import Repository
 from coeval.repository.snapshot import parse_go_time
 
@@ -58,11 +63,13 @@ def copy(
     *,
     chunk: int | None = CHUNK,
     name: str = "d",
+    extents: bool = False,
 ) -> dict[str, Any]:
     source = open_source(image)
     try:
         with repository.lock() as held:
-            job = VolumeJob(name, MOMENT, changes=changes, chunk_size=chunk)
+            recorded = image if extents else None
+            job = VolumeJob(name, MOMENT, changes=changes, chunk_size=chunk, extents_of=recorded)
             return copy_volume(repository, held, source, job, progress=Progress(), parent=parent)
     finally:
         source.close()
@@ -171,6 +178,47 @@ def test_any_doubt_means_that_everything_is_read(
     done = copy(repository, image, asked, parent)
     assert (done["change_source"], done["fallback"]["reason"]) == ("Compare", reason)
     assert done["bytes_read"] >= SIZE
+    assert content(repository, done["snapshot"], tmp_path) == image.read_bytes()
+
+
+def through_extents(image: Path) -> CsiThroughExtents:
+    """Nobody is there to be asked: what is known before must do."""
+    return CsiThroughExtents(Service("localhost:1", image, image, "ns"), "snap", "handle", image)
+
+
+def test_a_filesystem_that_will_not_do_is_told_each_time(
+    repository: Repository, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as a map that is missing, which the next backup would have."""
+
+    def refuse(*_: Any) -> ExtentMap:
+        raise ChangesUnknown(Reason.FILESYSTEM_UNSUPPORTED, "the filesystem is btrfs")
+
+    monkeypatch.setattr("coeval.mover.volumes.read_extents", refuse)
+    monkeypatch.setattr("coeval.mover.changes.sources.read_extents", refuse)
+    first = copy(repository, image, None, extents=True)
+    assert first["extents"]["recorded"] is False
+    done = copy(repository, image, through_extents(image), first["snapshot"], extents=True)
+    assert (done["change_source"], done["fallback"]["reason"]) == ("Compare", "FilesystemUnsupported")
+
+
+def test_a_recorded_map_that_is_damaged_means_that_everything_is_read(
+    repository: Repository, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extents = ExtentMap(SIZE, SIZE, "ext4")
+    monkeypatch.setattr("coeval.mover.volumes.read_extents", lambda _: extents)
+    monkeypatch.setattr("coeval.mover.changes.sources.read_extents", lambda *_: extents)
+    first = copy(repository, image, None, extents=True)
+    load = repository.load_blob
+
+    def damaged(kind: BlobType, blob_id: bytes) -> bytes:
+        if kind is BlobType.DATA and blob_id == hash_id(extents.encode()):
+            raise RepositoryDamaged("a pack has a flipped bit")
+        return load(kind, blob_id)
+
+    monkeypatch.setattr(repository, "load_blob", damaged)
+    done = copy(repository, image, through_extents(image), first["snapshot"])
+    assert (done["change_source"], done["fallback"]["reason"]) == ("Compare", "BaseDamaged")
     assert content(repository, done["snapshot"], tmp_path) == image.read_bytes()
 
 

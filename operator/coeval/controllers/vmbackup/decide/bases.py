@@ -43,7 +43,7 @@ def kept(draft: Draft) -> list[Snapshot]:
 
 def superseded(draft: Draft) -> list[Snapshot]:
     """Of earlier backups, what the snapshots kept by this one make superfluous."""
-    ours = {s.name for s in kept(draft)}
+    ours = {s.name for s in kept(draft) if s.ready and not s.deleting}
     moment = draft.status.point_in_time
     found = []
     for volume in draft.volumes:
@@ -59,7 +59,8 @@ def superseded(draft: Draft) -> list[Snapshot]:
 
 def _same(before: VolumeStatus, now: VolumeStatus) -> bool:
     def identity(volume: VolumeStatus) -> tuple[object, ...]:
-        return volume.name, volume.role, volume.claim_uid, volume.persistent_volume, volume.driver
+        claim = volume.name, volume.role, volume.claim_uid
+        return *claim, volume.persistent_volume, volume.driver, volume.volume_handle
 
     return identity(before) == identity(now)
 

@@ -70,7 +70,7 @@ def clean_up(draft: Draft) -> None:
     for snapshot in bases.kept(draft):
         if _retained(draft, snapshot):
             draft.act(KeepSnapshot(snapshot.name, snapshot.uid))
-            draft.again(0.0)
+            draft.again(1.0)  # not at once, for it may be refused
     if _remove(draft, Thing.SNAPSHOT, _originals(draft), world.backup.namespace):
         draft.wait(f"waiting for VolumeSnapshots in {world.backup.namespace} to go", 1.0)
         return

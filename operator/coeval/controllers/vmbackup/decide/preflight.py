@@ -260,6 +260,7 @@ def _volume(volume: GuestVolume, world: World) -> VolumeStatus:
         claim=claim.name,
         claim_uid=claim.uid,
         persistent_volume=claim.volume,
+        volume_handle=claim.handle,
         driver=claim.driver,
         storage_class=claim.storage_class,
         snapshot_class=chosen.name,
