@@ -9,7 +9,6 @@ import typer
 from typer.exceptions import TyperException
 
 from coeval.cli import backup, repo, volume
-from coeval.cli.quick import plain_call
 from coeval.cli.session import emit, failure
 
 app = typer.Typer(
@@ -37,11 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; wrong usage, too, ends in the JSON document that callers read."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if call := plain_call(app, arguments):
-            sys.exit(call())
         sys.exit(app(arguments, standalone_mode=False))
-    except typer.Exit as left:
-        sys.exit(left.exit_code)
     except TyperException as error:
         # Without a command, the help was just shown and the message is empty.
         message = f"{error.format_message() or 'a command is needed'} (see --help)"
