@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from coeval.mover.content import CHUNK_SIZE, ContentList
 from coeval.mover.pipeline import Extent, read_extents
@@ -244,13 +244,15 @@ def _take_sample(plan: Plan, source: Source, sample: random.Random, result: Reti
     count = min(plan.clean, max(SAMPLE_LEAST, plan.clean * SAMPLE_PER_MILLE // 1000))
     first = count // 2
     numbers = [*range(first), *sorted(sample.sample(range(first, plan.clean), count - first))]
-    zeros = _Zeros()
-    for extent in (plan.extent(plan.clean_slot(number)) for number in numbers):
-        view = memoryview(bytearray(extent.length))
-        read = source.read_into(extent.offset, view)
-        result.bytes_read += read
-        result.chunks_sampled += 1
-        blob_id = hash_id(view) if read else zeros.id(extent.length)
-        if blob_id != plan.content.id(extent.slot):
-            result.sample_contradicts = True
-            return
+    zeros, guard = _Zeros(), threading.Lock()
+
+    def handle(extent: Extent, view: memoryview | None, read: int) -> None:
+        blob_id = zeros.id(extent.length) if view is None else hash_id(view)
+        with guard:
+            result.bytes_read += read
+            result.chunks_sampled += 1
+            result.sample_contradicts |= blob_id != plan.content.id(extent.slot)
+
+    chosen = (plan.extent(plan.clean_slot(number)) for number in numbers)
+    wanted = takewhile(lambda _: not result.sample_contradicts, chosen)
+    read_extents(source, wanted, max(plan.content.lengths, default=0), handle)
