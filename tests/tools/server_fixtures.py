@@ -8,6 +8,7 @@ import pytest
 from coeval.repository.cloud import open_cloud
 from coeval.repository.object_store import ObjectStore, Patience
 
+from tests.tools.azurite import Azurite, azurite, installable
 from tests.tools.servers import S3Server, moto, versitygw
 
 QUICK = Patience(deadline=5.0, first_answer=0.5, shortest=0.01, longest=0.05)
@@ -28,6 +29,14 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    if not installable():
+        pytest.skip("Azurite needs node and npm")
+    with azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
 @pytest.fixture(params=["versitygw", "moto"])
 def s3_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """Each server in turn, with its variables in the environment."""
@@ -45,6 +54,6 @@ def gateway(versitygw_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Se
     return versitygw_server
 
 
-def open_bucket(bucket: str, patience: Patience = QUICK) -> ObjectStore:
+def open_bucket(bucket: str, patience: Patience = QUICK, scheme: str = "s3") -> ObjectStore:
     """A store on the server that the environment names."""
-    return open_cloud(f"s3://{bucket}/some/prefix", patience)
+    return open_cloud(f"{scheme}://{bucket}/some/prefix", patience)

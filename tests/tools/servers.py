@@ -23,7 +23,7 @@ ACCESS_KEY = "COEVALTESTACCESSKEY"
 SECRET_KEY = "the-secret-key-of-the-tests"
 REGION = "us-east-1"
 START_SECONDS = 60.0
-_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def versitygw(
         pki.write_server(folder, address)
         command += ["--cert", str(folder / "server.crt"), "--key", str(folder / "server.key")]
     environment = {"ROOT_ACCESS_KEY_ID": ACCESS_KEY, "ROOT_SECRET_ACCESS_KEY": SECRET_KEY}
-    probe = [*within, sys.executable, "-c", _CONNECT, address, str(port)]
+    probe = [*within, sys.executable, "-c", CONNECT, address, str(port)]
     command = [*within, *command, "posix", str(buckets)]
-    with _running(command, environment, probe, folder / "versitygw.log"):
+    with running(command, environment, probe, folder / "versitygw.log"):
         scheme = "https" if tls else "http"
         yield S3Server(f"{scheme}://{address}:{port}", buckets, folder / "ca.crt" if tls else None)
 
@@ -94,8 +94,8 @@ def moto(folder: Path) -> Iterator[S3Server]:
     """Run moto's server. It holds objects in memory and accepts every credential."""
     port = free_port()
     command = [str(_moto_python()), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    probe = [sys.executable, "-c", _CONNECT, "127.0.0.1", str(port)]
-    with _running(command, {}, probe, folder / "moto.log"):
+    probe = [sys.executable, "-c", CONNECT, "127.0.0.1", str(port)]
+    with running(command, {}, probe, folder / "moto.log"):
         yield S3Server(f"http://127.0.0.1:{port}")
 
 
@@ -117,7 +117,8 @@ def _moto_python() -> Path:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], environment: dict[str, str], probe: list[str], log: Path) -> Iterator[None]:
+def running(command: list[str], environment: dict[str, str], probe: list[str], log: Path) -> Iterator[None]:
+    """Run a server until the block ends, which begins once the probe succeeds."""
     # A run that is killed must not leave its servers behind.
     command = ["setpriv", "--pdeathsig", "KILL", *command]
     with log.open("wb") as output:

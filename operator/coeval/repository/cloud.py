@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,11 +30,12 @@ from coeval.repository.object_store import (
 from coeval.repository.pace import Pace
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ClientConfig, RetryConfig, S3Config
     from obstore.store import ObjectStore as Bucket
 
 # In the order in which the library takes them.
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+AZURE_ENDPOINT_VARIABLES = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
 KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 CA_VARIABLE = "AWS_CA_BUNDLE"
 
@@ -79,38 +80,24 @@ def _prefix(url: str, parts: SplitResult) -> str | None:
 
 
 def _s3(bucket: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, str]:
-    variable = next((name for name in ENDPOINT_VARIABLES if os.environ.get(name)), None)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     missing = [name for name in KEY_VARIABLES if not os.environ.get(name)]
     if len(missing) == 1:
         raise InvalidArgument(f"{missing[0]} is not set: {' and '.join(KEY_VARIABLES)} belong together")
     if ca := os.environ.get(CA_VARIABLE):
         client["root_certificate"] = _ca(ca)
-    if variable is None:
-        store = S3Store(
-            bucket,
-            prefix=prefix,
-            region=region,
-            disable_bulk_delete=True,
-            client_options=client,
-            retry_config=_NO_RETRIES,
-        )
-        return store, f" in region {region}"
-    endpoint = _ENDPOINT.fullmatch(os.environ[variable])
-    if endpoint is None:
-        raise InvalidArgument(f"{variable}: give https://host or https://host:port, and no credentials in it")
-    client["allow_http"] = endpoint[1] == "http"
-    address = endpoint[0].rstrip("/")
+    endpoint = _endpoint(ENDPOINT_VARIABLES, client)
+    where: S3Config = {"endpoint": endpoint} if endpoint else {}
     store = S3Store(
         bucket,
         prefix=prefix,
         region=region,
-        endpoint=address,
         disable_bulk_delete=True,  # not every server has it, and we remove one object at a time
+        config=where,
         client_options=client,
         retry_config=_NO_RETRIES,
     )
-    return store, f" at {address}"
+    return store, f" at {endpoint}" if endpoint else f" in region {region}"
 
 
 def _gcs(bucket: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, str]:
@@ -118,7 +105,21 @@ def _gcs(bucket: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket,
 
 
 def _azure(container: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, str]:
-    return AzureStore(container, prefix=prefix, client_options=client, retry_config=_NO_RETRIES), ""
+    endpoint = _endpoint(AZURE_ENDPOINT_VARIABLES, client)
+    store = AzureStore(container, prefix=prefix, client_options=client, retry_config=_NO_RETRIES)
+    return store, f" at {endpoint}" if endpoint else ""
+
+
+def _endpoint(variables: Sequence[str], client: ClientConfig) -> str | None:
+    """Give the address that the environment names, if it does; plain http is allowed only if that says so."""
+    variable = next((name for name in variables if os.environ.get(name)), None)
+    if variable is None:
+        return None
+    endpoint = _ENDPOINT.fullmatch(os.environ[variable])
+    if endpoint is None:
+        raise InvalidArgument(f"{variable}: give https://host or https://host:port, and no credentials in it")
+    client["allow_http"] = endpoint[1] == "http"
+    return endpoint[0].rstrip("/")
 
 
 def _client(seconds: float, *, writing: bool) -> ClientConfig:

@@ -52,6 +52,10 @@ METADATA_ADDRESS = "169.254.169.254"
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([\w.-]{1,64})</Code>")
 _SENTENCE = re.compile(r"<Message>([^<]{1,200})")
+# Azure removes by a batch of one, in whose answer the status is a line of its own.
+_BATCH = re.compile(r"Bulk delete request failed for key .*?: ([^\n]*) \(code: (\d{3})\)")
+# The library finds that out itself: Azure answers what there is of a range.
+_BEYOND_END = re.compile(r"Wanted range starting at \d+, but object was only \d+ bytes long")
 _TOKEN = re.compile(r"\S{41}")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 
@@ -92,6 +96,11 @@ def read_failure(text: str) -> Failure:
     if status:
         code = _CODE.search(head)
         return _answered(int(status[1]), code[1] if code else "", head)
+    if batch := _BATCH.search(head):
+        missing = "ContainerNotFound" if "container" in batch[1] else "BlobNotFound"
+        return _answered(int(batch[2]), missing if batch[2] == "404" else "", "")
+    if _BEYOND_END.search(head):
+        return Failure(Trouble.BEYOND_END, "the range begins after its end", answered=True)
     return _unanswered(head, source)
 
 

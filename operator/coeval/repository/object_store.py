@@ -274,7 +274,10 @@ def _way_in(code: str) -> str:
         return "set this machine's clock"
     if code == "AccessDenied":
         return "allow them to list the bucket and to get, put and delete its objects"
-    return "check the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, … for s3)"
+    return (
+        "check the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, … for s3; "
+        "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, … for az)"
+    )
 
 
 def _path(kind: Kind, name: str) -> str:

@@ -202,6 +202,22 @@ def test_answers_of_stores_that_are_not_run_here(text: str, trouble: Trouble) ->
     assert failure.trouble is trouble and failure.answered
 
 
+@pytest.mark.parametrize(
+    ("reason", "code", "trouble"),
+    [
+        ("The specified blob does not exist.", 404, Trouble.MISSING),
+        ("The specified container does not exist.", 404, Trouble.BUCKET),
+        ("The server is busy.", 503, Trouble.PASSING),
+        ("Not for you.", 403, Trouble.REFUSED),
+    ],
+)
+def test_an_answer_of_azure_within_an_answer(reason: str, code: int, trouble: Trouble) -> None:
+    failure = read_failure(
+        f"Object x/y: Bulk delete request failed for key x/y: {reason} (code: {code})\n\nDebug"
+    )
+    assert failure.trouble is trouble and failure.answered and str(code) in failure.words
+
+
 def test_no_credentials_at_all() -> None:
     """As the library says it where no variable is set and the metadata service is asked in vain."""
     text = "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 3ms - x"

@@ -14,6 +14,7 @@ from coeval.repository.file_store import FileStore
 from coeval.repository.probe import prove
 from coeval.repository.store import CONFIG_NAME, Kind, Store
 
+from tests.tools.azurite import Azurite
 from tests.tools.repositories import MemoryStore
 from tests.tools.server_fixtures import open_bucket
 from tests.tools.servers import S3Server
@@ -22,17 +23,17 @@ NAME, OTHER = "ab" * 32, "cd" * 32
 T = TypeVar("T")
 
 
-@pytest.fixture(params=["file", "memory", "versitygw", "moto"])
+@pytest.fixture(params=["file", "memory", "versitygw", "moto", "azurite"])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store of each kind."""
     if request.param == "file":
         return FileStore(str(tmp_path / "repository"))
     if request.param == "memory":
         return MemoryStore()
-    server: S3Server = request.getfixturevalue(f"{request.param}_server")
+    server: S3Server | Azurite = request.getfixturevalue(f"{request.param}_server")
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
-    return open_bucket(server.bucket())
+    return open_bucket(server.bucket(), scheme="az" if request.param == "azurite" else "s3")
 
 
 def side_by_side(count: int, action: Callable[[int], T]) -> list[T]:
@@ -85,7 +86,7 @@ def test_the_config_is_one_object_made_once(any_store: Store) -> None:
 
 
 # Not moto: it looks for the object, then writes; of 450 rounds like these two had two winners.
-@pytest.mark.parametrize("any_store", ["file", "memory", "versitygw"], indirect=True)
+@pytest.mark.parametrize("any_store", ["file", "memory", "versitygw", "azurite"], indirect=True)
 def test_only_one_of_many_creates(any_store: Store) -> None:
     for round_ in range(5):
         name = f"{round_:064x}"
