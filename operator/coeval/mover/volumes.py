@@ -109,7 +109,9 @@ def _start(
 ) -> tuple[ContentList, Changes | None]:
     """Give what is started from, and what may differ from it if a change source was asked."""
     if isinstance(base, Fallback):
-        return ContentList(), compare(source, base.reason, base.message)
+        if job.changes is None or not job.changes.from_zeros:
+            return ContentList(), compare(source, base.reason, base.message)
+        base = None  # what is allocated counts from zeros: nobody needs the parent for it
     try:
         content = _content(repository, base, job.name) if base else ContentList()
     except RepositoryDamaged as error:

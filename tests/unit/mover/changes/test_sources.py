@@ -138,6 +138,17 @@ def test_only_a_large_volume_is_cut_in_large_chunks(repository: Repository, imag
     assert chunk_size(SIZE) == chunk_size(LARGE_VOLUME) == CHUNK_SIZE < chunk_size(LARGE_VOLUME + 1)
 
 
+def test_what_is_allocated_is_read_without_the_parent_too(
+    server: Sidecar, repository: Repository, image: Path, tmp_path: Path
+) -> None:
+    allocated = [(0, 4096), (5 * MIB, 4096), (SIZE - 4096, 4096)]
+    server.handlers = [replies(Reply(allocated, SIZE))]
+    done = copy(repository, image, Csi(server.service(), "snap"), "5" * 64)
+    assert (done["change_source"], "fallback" in done) == ("CSI", False)
+    assert done["bytes_read"] <= 3 * MIB + 10 * CHUNK
+    assert content(repository, done["snapshot"], tmp_path) == image.read_bytes()
+
+
 def test_nothing_told_is_nothing_changed(
     server: Sidecar, repository: Repository, image: Path, tmp_path: Path
 ) -> None:

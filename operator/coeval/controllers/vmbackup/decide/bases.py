@@ -33,9 +33,9 @@ def keep(draft: Draft) -> None:
 
 
 def kept(draft: Draft) -> list[Snapshot]:
-    """Snapshots of T1 that this backup leaves behind."""
+    """Snapshots of T1 that this backup leaves behind; they would go with an object that is being deleted."""
     outcome = draft.status.outcome
-    if outcome is None or outcome.result is not Result.COMPLETED:
+    if outcome is None or outcome.result is not Result.COMPLETED or draft.world.backup.deleting:
         return []
     names = {v.t1.snapshot: v.t1.uid for v in draft.volumes if v.t1 is not None and v.t1.kept_as_base}
     return [s for s in draft.world.snapshots.values() if names.get(s.name) == s.uid]

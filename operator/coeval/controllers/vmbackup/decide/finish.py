@@ -248,8 +248,11 @@ def _originals(draft: Draft) -> list[Snapshot]:
     (csi.md 6). Its removal is asked for, its controllers see it through without us, and a backup that has
     long failed must not look as if it still worked.
     """
-    keep = bases.kept(draft)
-    doomed = [s for s in draft.world.snapshots.values() if s not in keep] + bases.superseded(draft)
+    keep, outcome = bases.kept(draft), draft.status.outcome
+    doomed = [s for s in draft.world.snapshots.values() if s not in keep]
+    # What earlier backups have left may be refused to us; the next one tries again.
+    if outcome is not None and draft.since(outcome.decided_at or draft.now) < draft.settings.removal_grace:
+        doomed += bases.superseded(draft)
     return [s for s in doomed if not _let_go(draft, s)]
 
 
