@@ -1,4 +1,4 @@
-"""rustic's engine, built once from its crates and kept by version: the third that writes this format.
+"""rustic's engine, built once from its crates and kept: the third that writes this format.
 
 The wrapper in `rustic-build/` gives it words of rustic's own command line; its Cargo.lock pins everything.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -27,19 +27,14 @@ def rustic_binary() -> Path:
 
     Raises RuntimeError with the compiler's words.
     """
-    version = re.search(r'^name = "rustic_core"\nversion = "(.*)"', _lock_file(), re.MULTILINE)
-    assert version, "Cargo.lock pins rustic_core"
-    binary = cache() / "rustic-core" / version[1] / "rustic"
+    sources = b"".join((WRAPPER / name).read_bytes() for name in ("Cargo.toml", "Cargo.lock", "src/main.rs"))
+    binary = cache() / "rustic-core" / hashlib.sha256(sources).hexdigest()[:16] / "rustic"
     binary.parent.mkdir(parents=True, exist_ok=True)
     with (binary.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not binary.exists():
             _build(binary)
     return binary
-
-
-def _lock_file() -> str:
-    return (WRAPPER / "Cargo.lock").read_text()
 
 
 def _build(binary: Path) -> None:
