@@ -220,11 +220,12 @@ def finished(**result: Any) -> Plan:
 
 
 def test_the_result_says_how_and_how_fast() -> None:
-    plan = finished(change_source="CSIThroughExtents", bytes_reported=8192, bytes_changed=1 << 20)
+    plan = finished(change_source="CSIThroughExtents", bytes_reported=8192, bytes_changed=1 << 20, retries=3)
     step = (plan.status.volumes or [])[0].reconcile
     assert step is not None
     assert (step.change_source, step.bytes_reported, step.fallback) == ("CSIThroughExtents", 8192, None)
     assert (step.bytes_read, step.bytes_per_second, step.bytes_rewound) == (4 << 20, 2 << 20, 1 << 20)
+    assert step.retries == 3
     assert plan.notes == ()
 
 

@@ -192,7 +192,8 @@ class StepStatus(Model):
     """How it was known what had changed: CSI, CSIThroughExtents or Compare; absent where there was nothing to
     start from, so that everything was read."""
     fallback: FallbackStatus | None = None
-    """Why more was read than what changed; absent where the driver said what had."""
+    """Why more was read than what changed since the earlier backup, or between T1 and T2. Beside the change
+    source CSI: the driver said what is allocated, not what changed."""
     bytes_total: Bytes | None = None
     """Size of the volume in bytes."""
     bytes_done: Bytes | None = None
@@ -209,6 +210,8 @@ class StepStatus(Model):
     """While it runs, bytes of the volume per second; at the end, bytes that were read by the time it took."""
     eta: datetime | None = None
     """When it will be done at this speed."""
+    retries: Annotated[int | None, Field(ge=0)] = None
+    """How often the object store had to be asked again; absent where that was never."""
 
 
 class CopyStatus(StepStatus):

@@ -67,6 +67,7 @@ def result(draft: Draft, step: Step, said: Mapping[str, Any]) -> None:
         "bytes_added": jobs.number(said, "bytes_added"),
         "bytes_changed": changed,
         "bytes_per_second": _rate(said),
+        "retries": jobs.number(said, "retries") or None,
     }
     if step.verb is Verb.RETIME:
         fields |= {"bytes_rewound": changed, "chunks_changed": jobs.number(said, "chunks_changed")}
