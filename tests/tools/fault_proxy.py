@@ -148,6 +148,7 @@ class FaultProxy:
     """`fail` says what the next matching requests meet; all others pass. `seen` lists every request."""
 
     upstream: tuple[str, int]
+    usual: Behaviour = passes
     endpoint: str = ""
     seen: list[str] = field(default_factory=list)
     _plan: list[tuple[str, Behaviour]] = field(default_factory=list)
@@ -190,14 +191,14 @@ class FaultProxy:
                 if re.search(pattern, line):
                     del self._plan[number]
                     return behaviour
-        return passes
+        return self.usual
 
 
 @contextlib.contextmanager
-def fault_proxy(endpoint: str) -> Iterator[FaultProxy]:
-    """Run a proxy on loopback in front of an http endpoint."""
+def fault_proxy(endpoint: str, usual: Behaviour = passes) -> Iterator[FaultProxy]:
+    """Run a proxy on loopback in front of an http endpoint; `usual` is what becomes of other requests."""
     parts = urlsplit(endpoint)
-    proxy = FaultProxy((str(parts.hostname), int(parts.port or 80)))
+    proxy = FaultProxy((str(parts.hostname), int(parts.port or 80)), usual)
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

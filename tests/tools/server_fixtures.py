@@ -9,6 +9,7 @@ from coeval.repository.cloud import open_cloud
 from coeval.repository.object_store import ObjectStore, Patience
 
 from tests.tools.azurite import Azurite, azurite, installable
+from tests.tools.gcs_front import GcsFront, gcs_front
 from tests.tools.servers import S3Server, moto, versitygw
 
 QUICK = Patience(deadline=5.0, first_answer=0.5, shortest=0.01, longest=0.05)
@@ -34,6 +35,12 @@ def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite
     if not installable():
         pytest.skip("Azurite needs node and npm")
     with azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server(moto_server: S3Server) -> Iterator[GcsFront]:
+    with gcs_front(moto_server) as server:
         yield server
 
 

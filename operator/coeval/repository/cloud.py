@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # In the order in which the library takes them.
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 AZURE_ENDPOINT_VARIABLES = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+GCS_ENDPOINT_VARIABLES = ("GOOGLE_BASE_URL",)
 KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 CA_VARIABLE = "AWS_CA_BUNDLE"
 
@@ -101,7 +102,9 @@ def _s3(bucket: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, 
 
 
 def _gcs(bucket: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, str]:
-    return GCSStore(bucket, prefix=prefix, client_options=client, retry_config=_NO_RETRIES), ""
+    endpoint = _endpoint(GCS_ENDPOINT_VARIABLES, client)
+    store = GCSStore(bucket, prefix=prefix, client_options=client, retry_config=_NO_RETRIES)
+    return store, f" at {endpoint}" if endpoint else ""
 
 
 def _azure(container: str, prefix: str | None, client: ClientConfig) -> tuple[Bucket, str]:

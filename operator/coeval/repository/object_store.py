@@ -276,7 +276,8 @@ def _way_in(code: str) -> str:
         return "allow them to list the bucket and to get, put and delete its objects"
     return (
         "check the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, … for s3; "
-        "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, … for az)"
+        "GOOGLE_APPLICATION_CREDENTIALS for gs; AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY, … "
+        "for az)"
     )
 
 

@@ -15,25 +15,27 @@ from coeval.repository.probe import prove
 from coeval.repository.store import CONFIG_NAME, Kind, Store
 
 from tests.tools.azurite import Azurite
+from tests.tools.gcs_front import GcsFront
 from tests.tools.repositories import MemoryStore
 from tests.tools.server_fixtures import open_bucket
 from tests.tools.servers import S3Server
 
+SCHEMES = {"azurite": "az", "gcs": "gs"}
 NAME, OTHER = "ab" * 32, "cd" * 32
 T = TypeVar("T")
 
 
-@pytest.fixture(params=["file", "memory", "versitygw", "moto", "azurite"])
+@pytest.fixture(params=["file", "memory", "versitygw", "moto", "azurite", "gcs"])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store of each kind."""
     if request.param == "file":
         return FileStore(str(tmp_path / "repository"))
     if request.param == "memory":
         return MemoryStore()
-    server: S3Server | Azurite = request.getfixturevalue(f"{request.param}_server")
+    server: S3Server | Azurite | GcsFront = request.getfixturevalue(f"{request.param}_server")
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
-    return open_bucket(server.bucket(), scheme="az" if request.param == "azurite" else "s3")
+    return open_bucket(server.bucket(), scheme=SCHEMES.get(request.param, "s3"))
 
 
 def side_by_side(count: int, action: Callable[[int], T]) -> list[T]:
