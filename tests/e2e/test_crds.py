@@ -149,11 +149,22 @@ GOOD_REPOSITORIES: list[Object] = [
     {"location": {"s3": S3}},
     {"location": {"s3": S3 | {"endpoint": "https://[fd00::1]:9000/", "prefix": "prod/", "region": "eu-1"}}},
     {"location": {"s3": S3 | {"certificateAuthority": {"configMap": "ca"}}}},
+    {"location": {"gcs": {"bucket": "vm_backups.example.com", "credentialsSecret": {"name": "google"}}}},
+    {
+        "location": {
+            "azure": {
+                "account": "shop1",
+                "container": "vm-backups",
+                "endpoint": "https://10.0.0.9:10000/shop1",
+                "credentialsSecret": {"name": "azure"},
+            }
+        }
+    },
     {"allowedNamespaces": {"matchLabels": {"backup": "allowed"}}},
     {"encryption": {"passwordSecret": {"name": "key", "key": "other"}}},
 ]
 BAD_REPOSITORIES: list[tuple[Object, str]] = [
-    ({"location": {}}, "exactly one of volume, s3 must be given"),
+    ({"location": {}}, "exactly one of volume, s3, gcs, azure must be given"),
     ({"location": {"s3": S3, "volume": {"persistentVolumeClaim": "r"}}}, "exactly one of volume, s3"),
     ({"location": {"s3": S3 | {"bucket": "Not_A_Bucket"}}}, "should match"),
     ({"location": {"s3": S3 | {"endpoint": "https://user:secret@host"}}}, "should match"),
@@ -163,7 +174,9 @@ BAD_REPOSITORIES: list[tuple[Object, str]] = [
     ({"location": {"volume": {"persistentVolumeClaim": "r", "prefix": "../up"}}}, "may not contain . or .."),
     ({"location": {"volume": {"persistentVolumeClaim": "r", "prefix": "a/./b"}}}, "may not contain . or .."),
     ({"location": {"volume": {"persistentVolumeClaim": "r", "prefix": "/abs"}}}, "should match"),
-    ({"location": {"gcs": {"bucket": "b"}}}, 'unknown field "spec.location.gcs"'),
+    ({"location": {"gcs": {"bucket": "vm-backups"}}}, "credentialsSecret"),
+    ({"location": {"azure": {"container": "vm-backups", "account": "Shop"}}}, "should match"),
+    ({"location": {"swift": {"container": "b"}}}, 'unknown field "spec.location.swift"'),
     ({"location": None}, "Required value"),
     ({"encryption": None}, "Required value"),
     ({"encryption": {"passwordSecret": {"name": "key", "key": "a/b"}}}, "should match"),

@@ -16,8 +16,7 @@ import json
 import shutil
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +27,11 @@ ACCOUNT = "devstoreaccount1"
 KEY = base64.b64encode(b"the key of the tests, no secret:" * 2).decode()
 WRAPPER = Path(__file__).with_name("azurite-build")
 _VERSION = "2021-08-06"
+_PUT = """
+import json, sys, urllib.request
+url, headers = sys.argv[1], json.loads(sys.argv[2])
+urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="PUT"))
+"""
 
 
 def installable() -> bool:
@@ -40,6 +44,8 @@ class Azurite:
     """A running server."""
 
     endpoint: str
+    within: Sequence[str] = ()
+    """The command line that runs another one where the server is."""
     _containers: list[str] = field(default_factory=list)
 
     def bucket(self) -> str:
@@ -53,8 +59,8 @@ class Azurite:
         digest = hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()
         headers["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"
         url = f"{self.endpoint}/{name}?restype=container"
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="PUT")):  # noqa: S310
-            return name
+        subprocess.run([*self.within, sys.executable, "-c", _PUT, url, json.dumps(headers)], check=True)
+        return name
 
     def environment(self) -> dict[str, str]:
         """What a client needs, in the usual variables."""
@@ -66,14 +72,17 @@ class Azurite:
 
 
 @contextlib.contextmanager
-def azurite(folder: Path) -> Iterator[Azurite]:
-    """Run it; it writes nothing but its log, to `folder`."""
+def azurite(folder: Path, *, within: Sequence[str] = (), address: str = "127.0.0.1") -> Iterator[Azurite]:
+    """Run it; it writes nothing but its log, to `folder`.
+
+    `within` is a command line that runs another one in the network namespace where `address` is.
+    """
     port = free_port()
-    command = ["node", str(_program()), "--inMemoryPersistence", "--skipApiVersionCheck", "--silent"]
-    command += ["--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", str(port)]
-    probe = [sys.executable, "-c", CONNECT, "127.0.0.1", str(port)]
+    command = [*within, "node", str(_program()), "--inMemoryPersistence", "--skipApiVersionCheck", "--silent"]
+    command += ["--disableTelemetry", "--blobHost", address, "--blobPort", str(port)]
+    probe = [*within, sys.executable, "-c", CONNECT, address, str(port)]
     with running(command, {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"}, probe, folder / "azurite.log"):
-        yield Azurite(f"http://127.0.0.1:{port}/{ACCOUNT}")
+        yield Azurite(f"http://{address}:{port}/{ACCOUNT}", within)
 
 
 @functools.cache

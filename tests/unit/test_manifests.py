@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from coeval.controllers.movers import ASKS
 from coeval.controllers.places import NETWORK
 from coeval.domain.naming import MANAGED_BY
 from coeval.kube.kinds import JOB, POD, SECRET, VM_BACKUP, VOLUME_SNAPSHOT
@@ -132,6 +133,9 @@ def test_network_policies_hold_movers_and_not_the_operator() -> None:
     reaching = one("NetworkPolicy", "coeval-movers-object-store")["spec"]
     assert reaching["podSelector"]["matchLabels"] == {label: value, NETWORK: "object-store"}
     assert (reaching["policyTypes"], reaching["egress"]) == (["Egress"], [{}])
+    asking = one("NetworkPolicy", "coeval-movers-changed-blocks")["spec"]
+    assert asking["podSelector"]["matchLabels"] == {label: value, ASKS: "asked"}
+    assert (asking["policyTypes"], asking["egress"]) == (["Egress"], [{}])
     # Had the operator the children's label, it would be watched as a child and be cut off from the network.
     assert label not in one("Deployment", "coeval-operator")["spec"]["template"]["metadata"]["labels"]
 

@@ -2,14 +2,22 @@
 
 from dataclasses import dataclass, field
 
-from coeval.api.v1alpha1.backuprepository import BackupRepositorySpec, PasswordSecret, S3Location
+from coeval.api.v1alpha1.backuprepository import (
+    AzureLocation,
+    BackupRepositorySpec,
+    GCSLocation,
+    PasswordSecret,
+    S3Location,
+)
 from coeval.kube.port import Object
 
 PASSWORD = "/secrets/password"  # noqa: S105  (a path)
 REPOSITORY = "/repository"
 _CA = "/certificate-authority"
+_CREDENTIALS = "/credentials"
 NETWORK = "coeval.dev/network"
 """Label of movers that reach an object store; the others get no network at all (networkpolicy.yaml)."""
+_REACHES = {NETWORK: "object-store"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +48,15 @@ def place(spec: BackupRepositorySpec, path: str) -> Place:
             mounts=[{"name": "repository", "mountPath": REPOSITORY}],
         )
     if location.s3 is not None:
-        return _bucket(location.s3, path, password)
+        return _s3(location.s3, path, password)
+    if location.gcs is not None:
+        return _gcs(location.gcs, path, password)
+    if location.azure is not None:
+        return _azure(location.azure, path, password)
     raise ValueError("spec.location names no place")
 
 
-def _bucket(s3: S3Location, path: str, password: PasswordSecret) -> Place:
+def _s3(s3: S3Location, path: str, password: PasswordSecret) -> Place:
     secret = s3.credentials_secret.name
     env = [
         _from_secret(secret, "AWS_ACCESS_KEY_ID"),
@@ -66,8 +78,33 @@ def _bucket(s3: S3Location, path: str, password: PasswordSecret) -> Place:
         volumes=volumes,
         mounts=mounts,
         env=env,
-        labels={NETWORK: "object-store"},
+        labels=_REACHES,
     )
+
+
+def _gcs(gcs: GCSLocation, path: str, password: PasswordSecret) -> Place:
+    items = [{"key": gcs.KEYS, "path": gcs.KEYS}]
+    secret = {"secretName": gcs.credentials_secret.name, "items": items, "defaultMode": 0o440}
+    env = [{"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": f"{_CREDENTIALS}/{gcs.KEYS}"}]
+    env += [{"name": "GOOGLE_BASE_URL", "value": gcs.endpoint}] if gcs.endpoint else []
+    return Place(
+        url=f"gs://{gcs.bucket}/{path}".rstrip("/"),
+        password=password,
+        volumes=[{"name": "credentials", "secret": secret}],
+        mounts=[{"name": "credentials", "mountPath": _CREDENTIALS, "readOnly": True}],
+        env=env,
+        labels=_REACHES,
+    )
+
+
+def _azure(azure: AzureLocation, path: str, password: PasswordSecret) -> Place:
+    env: list[Object] = [
+        {"name": "AZURE_STORAGE_ACCOUNT_NAME", "value": azure.account},
+        _from_secret(azure.credentials_secret.name, "AZURE_STORAGE_ACCOUNT_KEY"),
+    ]
+    env += [{"name": "AZURE_STORAGE_ENDPOINT", "value": azure.endpoint}] if azure.endpoint else []
+    url = f"az://{azure.container}/{path}".rstrip("/")
+    return Place(url=url, password=password, env=env, labels=_REACHES)
 
 
 def _from_secret(secret: str, key: str, *, optional: bool = False) -> Object:

@@ -155,6 +155,27 @@ def test_what_a_bucket_lacks_is_told_by_name(waiting: str, reason: str, words: t
         assert word in (plan.status.message or "")
 
 
+@pytest.mark.parametrize(
+    ("location", "field", "key"),
+    [
+        ({"gcs": {"bucket": "vm-backups"}}, "spec.location.gcs.credentialsSecret", "credentials.json"),
+        (
+            {"azure": {"account": "shop", "container": "vm-backups"}},
+            "spec.location.azure.credentialsSecret",
+            "AZURE_STORAGE_ACCOUNT_KEY",
+        ),
+    ],
+)
+def test_credentials_of_other_stores_are_told_by_their_field(location: Object, field: str, key: str) -> None:
+    (place,) = location.values()
+    place["credentialsSecret"] = {"name": "keys"}
+    spec = WORLD.spec.model_validate(SPEC | {"location": location})
+    waits = pod(phase="Pending", waiting='CreateContainerConfigError: secret "keys" not found')
+    plan = decide(replace(WORLD, spec=spec, claim=None, jobs=(job(pods=(waits,)),)), NOW, SETTINGS)
+    assert ready(plan.status) == ("False", "SecretNotFound")
+    assert field in (plan.status.message or "") and key in (plan.status.message or "")
+
+
 def test_the_probe_of_an_earlier_spec_is_removed() -> None:
     old = replace(job(), name="coeval-old")
     assert RemoveProbe("coeval-old", "j") in decide(replace(WORLD, jobs=(old,)), NOW, SETTINGS).actions

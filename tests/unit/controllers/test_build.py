@@ -13,8 +13,18 @@ from coeval.cli.main import app
 from coeval.controllers import movers, places
 from coeval.controllers.settings import Settings
 from coeval.controllers.vmbackup import build
-from coeval.controllers.vmbackup.plan import MakeClaim, MakeTwin, Moment, RunMover, TakeSnapshot, Verb
+from coeval.controllers.vmbackup.plan import (
+    Ask,
+    AskedThrough,
+    MakeClaim,
+    MakeTwin,
+    Moment,
+    RunMover,
+    TakeSnapshot,
+    Verb,
+)
 from coeval.controllers.vmbackup.world import Backup, Repository
+from coeval.domain.storage import MetadataService
 from coeval.kube.port import Object
 
 T1 = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
@@ -66,10 +76,21 @@ IMAGE = VolumeStatus(
     size_bytes=1 << 30,
 )
 DIRECT = IMAGE.model_copy(update={"name": "data", "role": Role.DIRECT, "claim": "db-data"})
+SERVICE = MetadataService("cbt.example.com:443", "cbt", "-----BEGIN CERTIFICATE-----")
 ACTIONS = {
     "copy direct": RunMover("j", Verb.COPY, 60, volume=DIRECT, claim="c", as_of=T1),
     "copy image": RunMover("j", Verb.COPY, 60, volume=IMAGE, claim="c", as_of=T1, interim=True),
     "retime": RunMover("j", Verb.RETIME, 60, volume=IMAGE, claim="c", as_of=T1, snapshots=("s1",)),
+    "copy asked": RunMover(
+        *("j", Verb.COPY, 60),
+        volume=IMAGE,
+        claim="c",
+        as_of=T1,
+        interim=True,
+        parent="s0",
+        ask=Ask(AskedThrough.EXTENTS, SERVICE, "twin", "handle"),
+        record_extents=True,
+    ),
     "commit": RunMover("j", Verb.COMMIT, 60, as_of=T1, snapshots=("s1", "s2"), manifests="m"),
     "verify sample": RunMover("j", Verb.VERIFY, 60, snapshots=("s3",), sample="1%"),
     "verify": RunMover("j", Verb.VERIFY, 60, snapshots=("s3",)),
@@ -135,6 +156,75 @@ def test_a_bucket_is_reached_by_the_environment_and_no_volume() -> None:
     assert places.NETWORK not in job("copy direct")["spec"]["template"]["metadata"]["labels"]
 
 
+@pytest.mark.parametrize(
+    ("location", "url", "environment"),
+    [
+        (
+            {"gcs": {"bucket": "vm_backups", "credentialsSecret": {"name": "google"}}},
+            "gs://vm_backups/prod/shop/db",
+            {"GOOGLE_APPLICATION_CREDENTIALS": "/credentials/credentials.json"},
+        ),
+        (
+            {
+                "azure": {
+                    "account": "shop",
+                    "container": "vm-backups",
+                    "endpoint": "http://10.0.0.9:10000/shop",
+                    "credentialsSecret": {"name": "azure"},
+                }
+            },
+            "az://vm-backups/prod/shop/db",
+            {
+                "AZURE_STORAGE_ACCOUNT_NAME": "shop",
+                "AZURE_STORAGE_ACCOUNT_KEY": {
+                    "name": "azure",
+                    "key": "AZURE_STORAGE_ACCOUNT_KEY",
+                    "optional": False,
+                },
+                "AZURE_STORAGE_ENDPOINT": "http://10.0.0.9:10000/shop",
+            },
+        ),
+    ],
+)
+def test_other_object_stores_are_reached_by_what_their_clients_look_for(
+    location: Object, url: str, environment: Object
+) -> None:
+    key = {"passwordSecret": {"name": "main-key"}}
+    spec = BackupRepositorySpec.model_validate({"location": location, "encryption": key})
+    found = build.mover(BACKUP, ACTIONS["copy direct"], replace(REPOSITORY, spec=spec), Settings())
+    template = found["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert accepted(container["args"])["repository"] == url
+    env = {each["name"]: each.get("value") or each["valueFrom"]["secretKeyRef"] for each in container["env"]}
+    assert env == environment
+    assert template["metadata"]["labels"][places.NETWORK] == "object-store"
+    mounted = {m["name"] for m in container["volumeMounts"]} | {"source"}
+    assert {v["name"] for v in template["spec"]["volumes"]} == mounted
+
+
+def test_who_asks_a_driver_has_a_token_for_that_alone() -> None:
+    template = job("copy asked")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert args("copy asked")[-17:] == [
+        *("--parent", "s0", "--record-extents", "--changed-from", "csi-through-extents"),
+        *("--metadata-address", "cbt.example.com:443", "--metadata-ca", "/changed-blocks/ca.crt"),
+        *("--metadata-token-file", "/changed-blocks/token", "--snapshot-namespace", "coeval-system"),
+        *("--snapshot-name", "twin", "--base-handle", "handle"),
+    ]
+    (volume,) = [v for v in template["spec"]["volumes"] if v["name"] == "changed-blocks"]
+    token, authority = volume["projected"]["sources"]
+    assert token == {"serviceAccountToken": {"path": "token", "audience": "cbt"}}
+    (item,) = authority["downwardAPI"]["items"]
+    key = item["fieldRef"]["fieldPath"].removeprefix("metadata.annotations['").removesuffix("']")
+    assert (item["path"], template["metadata"]["annotations"][key]) == ("ca.crt", SERVICE.authority)
+    assert {"name": "changed-blocks", "mountPath": "/changed-blocks", "readOnly": True} in container[
+        "volumeMounts"
+    ]
+    assert template["metadata"]["labels"][movers.ASKS] == "asked"
+    for other in ACTIONS.keys() - {"copy asked"}:
+        assert movers.ASKS not in job(other)["spec"]["template"]["metadata"]["labels"]
+
+
 def test_command_lines() -> None:
     tags = ["--tag", "backup=shop/b", "--tag", "backup-uid=u-1"]
     moment = ["--as-of", "2026-11-23T10:00:00Z", "--progress", "json", *tags]
@@ -170,7 +260,7 @@ def test_the_restricted_profile_admits_the_pod(what: str) -> None:
     assert security["allowPrivilegeEscalation"] is False
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert security["readOnlyRootFilesystem"] is True
-    allowed = {"persistentVolumeClaim", "secret", "configMap", "emptyDir"}
+    allowed = {"persistentVolumeClaim", "secret", "configMap", "emptyDir", "projected"}
     assert all(v.keys() - {"name"} <= allowed for v in pod["volumes"])
 
 

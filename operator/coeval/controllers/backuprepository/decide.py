@@ -77,7 +77,7 @@ def _blocked(world: World, now: datetime) -> BackupRepositoryStatus | None:
     location = world.spec.location
     volume = location.volume
     if volume is None:
-        if location.s3 is not None:
+        if location.object_store is not None:
             return None
         return _ready(world, now, "False", "NoLocation", "spec.location names no place")
     if world.claim is not None:
@@ -123,7 +123,7 @@ def _judged(
 
 def _missing(world: World, why: str) -> tuple[str, str] | None:
     """(reason, message) where the kubelet says that something which the spec names is not there."""
-    s3, password = world.spec.location.s3, world.spec.encryption.password_secret
+    location, password = world.spec.location, world.spec.encryption.password_secret
     if _NO_CONFIG_MAP.search(why):
         return "ConfigMapNotFound", (
             "the ConfigMap of spec.location.s3.certificateAuthority, or its key, is not in the operator's "
@@ -132,9 +132,9 @@ def _missing(world: World, why: str) -> tuple[str, str] | None:
     if not _NO_SECRET.search(why):
         return None
     # A credentials Secret is read into the environment, which the kubelet words as "... in Secret ns/name".
-    if s3 is not None and s3.credentials_secret.name in why:
-        name, keys = s3.credentials_secret.name, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        field = "spec.location.s3.credentialsSecret"
+    if (store := location.object_store) is not None and store.credentials_secret.name in why:
+        name, keys = store.credentials_secret.name, store.KEYS
+        field = f"{location.field}.credentialsSecret"
     else:
         name, keys, field = password.name, password.key, "spec.encryption.passwordSecret"
     return "SecretNotFound", (

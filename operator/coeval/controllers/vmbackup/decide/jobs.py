@@ -31,8 +31,8 @@ _WAY_OUT = {
     "WrongPassword": "put the password that the repository was made with into the BackupRepository's Secret",
     "RepositoryFull": "make room (forget and prune old backups, enlarge the volume), then start a new backup",
     "RepositoryDamaged": "check the repository (restic check --read-data) before you trust it",
-    "BucketNotFound": "make the bucket, or correct spec.location.s3.bucket in a new BackupRepository",
-    "CredentialsRefused": "correct the Secret of the BackupRepository's spec.location.s3.credentialsSecret",
+    "BucketNotFound": "make it, or name another one in a new BackupRepository (its spec.location)",
+    "CredentialsRefused": "correct the Secret that the BackupRepository names as its credentialsSecret",
     "RepositoryLocked": "another program holds the lock; end it, or remove a stale one (restic unlock)",
 }
 
