@@ -271,7 +271,8 @@ def test_the_examples_are_accepted(kubectl: Kubectl) -> None:
         for obj in yaml.safe_load_all(path.read_text()):
             if obj["metadata"].get("namespace"):
                 obj["metadata"]["namespace"] = "default"
-            kubectl("apply", "--validate=strict", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(obj))
+            verb = "create" if "generateName" in obj["metadata"] else "apply"
+            kubectl(verb, "--validate=strict", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(obj))
 
 
 STATUS: Object = {

@@ -149,6 +149,8 @@ def perform(output: Output, action: Callable[[Progress], Result]) -> None:
         code, doc = 1, failure("Internal", f"{type(error).__name__}: {error}")
     if progress.retries:
         doc["retries"] = progress.retries
+    if fallback := doc.get("fallback"):
+        sys.stderr.write(f"coeval: everything was read, {fallback['reason']}: {fallback['message']}\n")
     emit(doc, output.result)
     if code:
         raise typer.Exit(code)

@@ -29,7 +29,10 @@ def copy(
         bool, typer.Option("--interim", help="To be retimed: shows no moment to keep.")
     ] = False,
     parent: Annotated[
-        str | None, typer.Option("--parent", help="Start from it; without changes named, compare all.")
+        str | None,
+        typer.Option(
+            "--parent", help="Snapshot to start from, or `latest`; without changes named, compare all."
+        ),
     ] = None,
     changed: o.Changed = None,
     changed_from: o.From = None,

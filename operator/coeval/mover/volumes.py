@@ -94,7 +94,7 @@ def _content(repository: Repository, snapshot: Snapshot, volume: str) -> Content
 def _parent(repository: Repository, parent: str, volume: str) -> Snapshot | Fallback:
     """Give the snapshot to start from, or why there is none. Raises InterimSnapshot."""
     try:
-        snapshot = repository.snapshot(parent)
+        snapshot = tags.find(repository, parent)
         tags.refuse_interim(snapshot, "--parent")
         volume_image(repository, snapshot, volume)
     except (SnapshotNotFound, VolumeNotFound) as error:

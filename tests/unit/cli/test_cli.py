@@ -121,7 +121,8 @@ def test_a_parent_alone_means_to_compare(cli: Cli, tmp_path: Path) -> None:
     image = tmp_path / "image"
     copy = ("volume", "copy", "--name", "a", "--source", str(image))
     first = cli.run(*copy)
-    same = cli.run(*copy, "--parent", first["snapshot"])
+    cli.run("commit", "--snapshot", first["snapshot"])
+    same = cli.run(*copy, "--parent", "latest")
     assert (same["change_source"], same["bytes_read"], same["chunks_changed"]) == ("Compare", 5000, 0)
 
 

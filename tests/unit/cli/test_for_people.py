@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from coeval import __version__
@@ -46,6 +47,17 @@ def test_success_says_nothing_to_stderr_where_nobody_watches(
 ) -> None:
     left, out, err = run(["repo", "probe", *cli.access], capsys)
     assert not left and json.loads(out)["writable"] and not err
+
+
+def test_a_copy_that_could_not_start_from_its_parent_says_so(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(5000))
+    words = ["volume", "copy", *cli.access, "--name", "a", "--source", str(image), "--parent", "beef"]
+    left, out, err = run(words, capsys)
+    assert not left and json.loads(out)["fallback"]["reason"] == "BaseMissing"
+    assert "everything was read, BaseMissing: --parent beef" in err
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

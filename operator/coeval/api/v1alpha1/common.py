@@ -24,7 +24,6 @@ Duration = Annotated[
         max_length=32,
         pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$",
         min_length=2,
-        description="Hours, minutes, seconds: 24h, 1h30m, 90s.",
         json_schema_extra=rule("duration(self) > duration('0s')", "must be longer than zero"),
     ),
 ]

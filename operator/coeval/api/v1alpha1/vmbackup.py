@@ -132,8 +132,10 @@ class VMBackupSpec(Model):
     verify: Verify = Verify.SAMPLED
     """How much is read back from the repository before the backup counts; Sampled: 1 % of each volume."""
     deadline: Duration = "24h"
-    """The backup fails when it takes longer: 24h, 1h30m, 90s."""
+    """The backup fails when it takes longer. Hours, minutes, seconds: 24h, 1h30m, 90s."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    """What deleting this object does to the backup in the repository. Retain: it stays. Delete: it is
+    removed, and pruning gives its room back."""
     cancel: Annotated[
         bool, Field(json_schema_extra=rule("self || !oldSelf", "a cancelled backup cannot be resumed"))
     ] = False
