@@ -45,7 +45,15 @@ class Repository:
     @classmethod
     def open(cls, store: Store, password: str) -> Repository:
         """Open an existing repository. Raises RepositoryNotFound, WrongPassword, RepositoryDamaged."""
-        return cls(store, *find_key(store, password))
+        try:
+            return cls(store, *find_key(store, password))
+        except RepositoryNotFound:
+            for kind in (Kind.SNAPSHOT, Kind.INDEX):
+                if next(store.entries(kind), None):
+                    raise RepositoryDamaged(
+                        f"config is missing, yet there are objects in {kind.value}/; restore it from a copy"
+                    ) from None
+            raise
 
     @classmethod
     def init(cls, store: Store, password: str, cost: ScryptCost | None = None) -> tuple[Repository, bool]:
@@ -57,9 +65,6 @@ class Repository:
         """
         with suppress(RepositoryNotFound):
             return cls.open(store, password), False
-        for kind in (Kind.SNAPSHOT, Kind.INDEX):
-            if next(store.entries(kind), None):
-                raise RepositoryDamaged(f"config is missing, yet there are objects in {kind.value}/")
         prove(store)
         name, key = left_key(store, password) or new_key(store, password, cost or ScryptCost())
         config = Config.new()

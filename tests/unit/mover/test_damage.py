@@ -128,9 +128,9 @@ def test_a_removed_object_is_missed(world: World, what: str, reason: str, code: 
 
 def test_without_key_or_config_nothing_opens(world: World) -> None:
     whole = dict(world.store.objects)
-    for what, reason in (("key", "WrongPassword"), ("config", "RepositoryNotFound")):
+    for what, reason, code in (("key", "WrongPassword", 1), ("config", "RepositoryDamaged", 3)):
         del world.store.objects[world.objects["all", what]]
-        assert world.run("verify", "--snapshot", "latest", code=1)["error"]["reason"] == reason
+        assert world.run("verify", "--snapshot", "latest", code=code)["error"]["reason"] == reason
         # Nor is a new repository made over what is there.
         error = world.run("repo", "init", "--if-absent", code=None)["error"]
         assert error["reason"] in ("WrongPassword", "RepositoryDamaged")
