@@ -15,7 +15,7 @@ from tests.e2e.scene import leftovers, start_backup
 from tests.e2e.test_failures import assert_failed
 from tests.e2e.test_one_moment import disks, names
 from tests.e2e.toolbox import toolbox
-from tests.tools.azurite import Azurite, azurite
+from tests.tools.azurite import Azurite, azurite, installable
 from tests.tools.servers import ACCESS_KEY, SECRET_KEY, S3Server, versitygw
 
 pytestmark = pytest.mark.kubevirt
@@ -69,6 +69,7 @@ def test_a_backup_in_a_bucket(
     assert SECRET_KEY not in status
 
 
+@pytest.mark.skipif(not installable(), reason="Azurite needs node and npm")
 def test_a_backup_in_a_container_of_azure(
     kubectl: Kubectl, cluster: Cluster, operator: None, stopped_vm: Machine, tmp_path: Path
 ) -> None:
