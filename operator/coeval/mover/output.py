@@ -24,7 +24,6 @@ class Output:
         self._target = target
         self._direct: int | None = None
         self._one = threading.Lock()
-        self._own = threading.local()
 
     def begin(self) -> None:
         """Find out which way to write. Raises OSError."""
@@ -56,9 +55,7 @@ class Output:
             direct.write_at(self._file, offset, view)
 
     def _around_cache(self, file: int, offset: int, parts: Sequence[bytes]) -> None:
-        if not hasattr(self._own, "buffer"):
-            self._own.buffer = direct.new_buffer()
-        buffer: memoryview = self._own.buffer
+        buffer = direct.buffer()
         for filled in direct.fill(buffer, parts):
             try:
                 direct.write_at(file, offset, buffer[:filled])

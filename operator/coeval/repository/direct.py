@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import threading
 from collections.abc import Iterable, Iterator
 
 from coeval.repository.crypto import Bytes
@@ -20,21 +21,27 @@ BLOCK = 4096
 """What such a write must begin and end at: no disk has larger blocks."""
 
 
-def new_buffer() -> memoryview:
-    """Make a buffer for one write. It begins at a page, as such writes ask."""
-    return memoryview(mmap.mmap(-1, AT_ONCE))
+_own = threading.local()
 
 
-def fill(buffer: memoryview, parts: Iterable[Bytes]) -> Iterator[int]:
-    """Put parts one behind the other into the buffer; give its filling when it is full, and at the end."""
+def buffer() -> memoryview:
+    """Give this thread's buffer for one write. It begins at a page, as such writes ask."""
+    if not hasattr(_own, "buffer"):
+        _own.buffer = memoryview(mmap.mmap(-1, AT_ONCE))
+    found: memoryview = _own.buffer
+    return found
+
+
+def fill(into: memoryview, parts: Iterable[Bytes]) -> Iterator[int]:
+    """Put parts one behind the other into a buffer; give its filling when it is full, and at the end."""
     filled = 0
     for part in parts:
         rest = memoryview(part)
         while rest:
-            count = min(len(rest), len(buffer) - filled)
-            buffer[filled : filled + count] = rest[:count]
+            count = min(len(rest), len(into) - filled)
+            into[filled : filled + count] = rest[:count]
             filled, rest = filled + count, rest[count:]
-            if filled == len(buffer):
+            if filled == len(into):
                 yield filled
                 filled = 0
     if filled:

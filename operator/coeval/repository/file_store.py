@@ -11,7 +11,6 @@ import fcntl
 import os
 import re
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +38,6 @@ class FileStore:
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)
-        self._own = threading.local()
 
     def save(self, kind: Kind, name: str, parts: Sequence[Bytes]) -> None:
         """See Store."""
@@ -175,9 +173,7 @@ class FileStore:
 
     def _write_around(self, file: int, parts: Sequence[Bytes]) -> bool:
         """Write around the page cache; False if the filesystem wants it otherwise."""
-        if not hasattr(self._own, "buffer"):
-            self._own.buffer = direct.new_buffer()
-        buffer: memoryview = self._own.buffer
+        buffer = direct.buffer()
         try:
             fcntl.fcntl(file, fcntl.F_SETFL, os.O_DIRECT)
             size = 0

@@ -16,9 +16,10 @@ from tests.unit.controllers.sim_world import KEY
 from tests.unit.fakeapi import Call, Moment
 
 Future = Callable[[Sim], Awaitable[None]]
+Check = Callable[[Sim], None]
 
 
-async def worlds(sim: Sim) -> list[tuple[str, Sim]]:
+async def worlds(sim: Sim, check: Check) -> list[tuple[str, Sim]]:
     """Run it through, and keep the world of every moment at which the operator may die."""
     sim.behaviour.job_takes = 1  # what a mover does meanwhile is no call of ours
     kept: list[tuple[str, Sim]] = []
@@ -33,7 +34,7 @@ async def worlds(sim: Sim) -> list[tuple[str, Sim]]:
     sim.api.hook = hook
     await sim.run()
     sim.api.hook = None
-    check_end(sim, "Completed")
+    check(sim)
     return kept
 
 
@@ -98,9 +99,14 @@ async def is_deleted(sim: Sim) -> None:
     check_end(sim)
 
 
-async def try_all(first: Sim, future: Future) -> None:
-    kept = await worlds(first)
-    assert len(kept) > 60
+def check_complete(sim: Sim) -> None:
+    check_end(sim, "Completed")
+
+
+async def try_all(first: Sim, future: Future, check: Check = check_complete, *, least: int = 60) -> None:
+    """Run every future of a backup; `check` is of its undisturbed end."""
+    kept = await worlds(first, check)
+    assert len(kept) > least
     for where, world in kept:
         try:
             await future(world)

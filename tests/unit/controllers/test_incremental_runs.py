@@ -1,6 +1,6 @@
 """Backups that start from earlier ones, in the simulated world: stopped anywhere, ended in any way."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from coeval.kube.kinds import (
@@ -18,6 +18,7 @@ from coeval.kube.port import Forbidden, Object
 from tests.unit.controllers.scene import SHOP, track_changes
 from tests.unit.controllers.sim import Sim
 from tests.unit.controllers.sim_world import HOME
+from tests.unit.controllers.test_crash_everywhere import Future, try_all
 from tests.unit.fakeapi import Call, Moment
 from tests.unit.rbac import shipped_rights
 
@@ -245,25 +246,6 @@ async def is_deleted(sim: Sim) -> None:
 
 @pytest.mark.parametrize("future", [comes_back, is_cancelled, is_deleted])
 @pytest.mark.parametrize("strategy", ["Rewind", "RollForward"])
-async def test_stopped_anywhere_it_settles(strategy: str, future: Callable[[Sim], Awaitable[None]]) -> None:
+async def test_stopped_anywhere_it_settles(strategy: str, future: Future) -> None:
     sim = await after_first(KEEP | {"images": {"strategy": strategy}})
-    sim.behaviour.job_takes = 1
-    worlds: list[tuple[str, Sim]] = []
-    seen: set[tuple[int, int]] = set()
-
-    def hook(moment: Moment, call: Call) -> None:
-        state = (sim.api.version(), sim.changes)
-        if state not in seen:
-            seen.add(state)
-            worlds.append((f"{moment} {call}", sim.fork()))
-
-    sim.api.hook = hook
-    await sim.run()
-    sim.api.hook = None
-    check(sim)
-    assert len(worlds) > 40
-    for where, world in worlds:
-        try:
-            await future(world)
-        except AssertionError as error:
-            raise AssertionError(f"stopped {where} at {world.now()}: {error}") from error
+    await try_all(sim, future, check, least=40)

@@ -110,8 +110,7 @@ class Actor:
             case Delete():
                 await self._delete(action)
             case KeepSnapshot():
-                kept = Delete(Thing.SNAPSHOT, action.name, action.uid, backup.namespace)
-                await removal.release_storage(self._api, kept)
+                await removal.release_snapshot(self._api, action.name, backup.namespace, action.uid)
             case DropFinalizer():
                 await self._drop_finalizer(action)
         return None

@@ -19,7 +19,7 @@ async def release_storage(api: KubeApi, action: Delete) -> None:
     if action.thing is Thing.CLAIM:
         await _of_claim(api, action)
     elif action.thing is Thing.SNAPSHOT:
-        await _of_snapshot(api, action)
+        await release_snapshot(api, action.name, action.namespace, action.uid)
 
 
 async def _of_claim(api: KubeApi, action: Delete) -> None:
@@ -33,14 +33,15 @@ async def _of_claim(api: KubeApi, action: Delete) -> None:
         await api.patch(PERSISTENT_VOLUME, name, body)
 
 
-async def _of_snapshot(api: KubeApi, action: Delete) -> None:
-    snapshot = await api.get(VOLUME_SNAPSHOT, action.name, action.namespace)
+async def release_snapshot(api: KubeApi, name: str, namespace: str | None, uid: str) -> None:
+    """See that the backend snapshot goes with a VolumeSnapshot, whenever that goes. Raises ApiError."""
+    snapshot = await api.get(VOLUME_SNAPSHOT, name, namespace)
     status: Object = (snapshot or {}).get("status") or {}
-    name = str(status.get("boundVolumeSnapshotContentName") or "")
-    content = await api.get(VOLUME_SNAPSHOT_CONTENT, name) if name else None
-    if content is None or (content["spec"].get("volumeSnapshotRef") or {}).get("uid") != action.uid:
+    bound = str(status.get("boundVolumeSnapshotContentName") or "")
+    content = await api.get(VOLUME_SNAPSHOT_CONTENT, bound) if bound else None
+    if content is None or (content["spec"].get("volumeSnapshotRef") or {}).get("uid") != uid:
         return
     # A twin's content names a backend snapshot that another content owns: that one must stay Retain.
     taken_for_it = "volumeHandle" in (content["spec"].get("source") or {})
     if taken_for_it and content["spec"].get("deletionPolicy") == "Retain":
-        await api.patch(VOLUME_SNAPSHOT_CONTENT, name, {"spec": {"deletionPolicy": "Delete"}})
+        await api.patch(VOLUME_SNAPSHOT_CONTENT, bound, {"spec": {"deletionPolicy": "Delete"}})
